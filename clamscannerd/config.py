@@ -1,0 +1,299 @@
+"""clamscannerd.toml -> a frozen Config: every path, limit and time-out, with its default and its reason.
+
+Read by [as started] before rights are given up and by [daemon] on reload; handed on as values, never imported by
+the code that uses them. Main file first, then conf.d/*.toml beside it in name order: tables merge, values replace.
+An unknown key or a wrong value is a ConfigError that names file, key and what was expected.
+
+Values with units are written as text ("90d", "1G", "5%") and are held as numbers: seconds, bytes, a share of 1.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from clamscannerd.errors import ConfigError
+
+SYSTEM_FILE = Path("/etc/clamscannerd/clamscannerd.toml")
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class Duration(float):
+    """Seconds. In the file a number of seconds or text like "90s", "15m", "12h", "7d", "2w"."""
+
+
+class Size(int):
+    """Bytes. In the file a number or text like "512K", "25M", "1G"."""
+
+
+class Share(float):
+    """A part of one, 0.0 to 1.0. In the file text like "5%"."""
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the configuration's tables."""
+
+
+class Server(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    socket: str = ""  # "": the place that the contract names for root's and for a user's daemon
+    admins: tuple[str, ...] = ("root",)  # may add "user" to any call; root always may
+    max_connections: int = 20_000  # 10,000 idle panels and as many again; each costs about 10 kB and one fd
+    max_connections_per_uid: int = 32  # a shell, a panel and some scripts; more is a leak in the client
+    max_calls_per_uid: int = 64  # calls in flight: two for each of the connections
+    max_message_bytes: int = 1 << 20  # 10,000 actions of 100 bytes; a larger selection says "others"
+    max_batch: int = 100  # no user of the six calls needs more at once
+    max_depth: int = 32  # the deepest lawful call has 4 levels
+    line_timeout_s: float = 10.0  # a line begun must end: a local client writes a megabyte in milliseconds
+    idle_timeout_s: float = 600.0  # longer than any polling pause of a panel
+    write_timeout_s: float = 30.0  # a client that does not read its answers is let go
+
+
+class State(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    directory: str = ""  # "": /var/lib/clamscannerd, or $XDG_STATE_HOME/clamscannerd for a user's daemon
+    keep_per_account: int = 100  # scans, and tasks, kept per account
+    keep: Duration = Duration(180 * 86_400)
+    max_findings_per_scan: int = 100_000  # a home with more is beyond file-by-file choice
+    max_not_scanned_per_scan: int = 10_000  # paths kept; all are counted
+
+
+class Engine(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    sockets: str | tuple[str, ...] = "auto"  # "auto", "private", or clamd addresses
+    clamd_conf: str = "/etc/clamav/clamd.conf"  # of a shared clamd: its limits cannot be asked for
+    clamd: str = "/usr/sbin/clamd"  # of the private engine
+    database: str = "/var/lib/clamav"  # signatures of the private engine
+    temporary: str = ""  # "": a tmpfs of its own where memory permits, else a directory beside its state
+    max_file_size: Size = Size(100 << 20)  # = MaxScanSize: only then is a trimmed archive member reported
+    max_scan_time_s: float = 120.0  # clamd's own default
+    max_threads: int = 10  # clamd's own default
+    first_ping_timeout_s: float = 180.0  # a connect succeeds while clamd still loads gigabytes of signatures
+    ping_timeout_s: float = 20.0  # 60 idle connections were seen to delay a PING by 17 s
+    check_interval_s: float = 5.0  # a lost engine or a new database is noticed within this
+    lost_after_s: float = 120.0  # start_scan is refused when the engine is lost for longer
+    wait_s: float = 600.0  # a running scan waits this long for its engine to come back
+    auto_wait_s: float = 60.0  # for a system clamd that is enabled but does not answer yet
+    nice: int = 10  # of private engine: status answers stay at 4 ms instead of 14 to 20
+
+
+class Accounts(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    min_uid: int = 1000  # Debian's first account of a person
+    lookup_timeout_s: float = 5.0  # passwd may be LDAP
+
+
+class Scans(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    max_active: int = 4  # at once; two keep a two-core engine busy, four hide slow disks
+    in_flight: int = 0  # files at the engine over all scans; 0: min(MaxThreads, 4 x cores), 2/3 of a shared one
+    file_deadline_s: float = 300.0  # from sending a file to its verdict; above engine.max_scan_time_s
+    silence_s: float = 120.0  # a worker that says nothing for so long is killed
+    deadline_s: float = 86_400.0  # one scan; a million files took minutes
+    nice: int = 10  # of workers
+    retries: int = 2  # workers that die under a job, before the job fails
+
+
+class Tasks(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    max_active: int = 4
+    step_timeout_s: float = 900.0  # one file: the largest content to the vault and back
+    drain_s: float = 8.0  # at SIGTERM the step at hand may take so long
+
+
+class ScanType(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    paths: tuple[str, ...]
+    message: str
+    users: tuple[str, ...] = ("*",)  # account names, or "*"
+    groups: tuple[str, ...] = ()  # group names whose members may use it as well
+    enabled: bool = True
+
+
+class Vault(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    keep_quarantined: Duration = Duration(90 * 86_400)
+    keep_deleted: Duration = Duration(7 * 86_400)  # 0: no copy of deleted files
+    max_bytes_per_account: Size = Size(1 << 30)
+    max_items_per_account: int = 100_000
+    min_free: Share = Share(0.05)  # of the file system that holds the vault
+
+
+SCAN_TYPES: dict[str, ScanType] = {
+    "home": ScanType(paths=(".",), message="Scan Entire Home Directory"),
+    "mail": ScanType(paths=("mail", "Maildir"), message="Scan Mail"),
+    "public_html": ScanType(paths=("public_html",), message="Scan Public Web Space"),
+    "public_ftp": ScanType(paths=("public_ftp",), message="Scan Public FTP Space"),
+}
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    server: Server = Server()
+    state: State = State()
+    engine: Engine = Engine()
+    accounts: Accounts = Accounts()
+    scans: Scans = Scans()
+    tasks: Tasks = Tasks()
+    vault: Vault = Vault()
+    scan_types: dict[str, ScanType] = {}
+
+
+def load(path: Path | None, *, system: bool) -> Config:
+    """The configuration in force, with defaults filled in.
+
+    `path`: the main file (must exist); None: the usual place, where a missing file means all defaults.
+    `system`: root's daemon, else an ordinary user's. Raises ConfigError.
+    """
+    main = path if path is not None else default_file(system=system)
+    files = [main] if path is not None or main.exists() else []
+    files += sorted(main.parent.joinpath("conf.d").glob("*.toml"))
+    merged: dict[str, object] = {"scan_types": {name: _builtins(kind) for name, kind in SCAN_TYPES.items()}}
+    origin: dict[str, Path] = {}
+    for file in files:
+        _merge(merged, _read(file), origin, file, "$")
+    try:
+        config = msgspec.convert(merged, Config, dec_hook=_units, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise _explain(error, origin, main) from None
+    _check(config, origin, main)
+    return _fill(config, system=system)
+
+
+def default_file(*, system: bool) -> Path:
+    """Where the main file is looked for."""
+    if system:
+        return SYSTEM_FILE
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return Path(base, "clamscannerd", "clamscannerd.toml")
+
+
+def _read(file: Path) -> dict[str, object]:
+    try:
+        with file.open("rb") as stream:
+            return tomllib.load(stream)
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {file}: not TOML: {error}") from None
+
+
+def _builtins(kind: ScanType) -> dict[str, object]:
+    return dict(msgspec.structs.asdict(kind))
+
+
+def _merge(into: dict[str, object], new: Mapping[str, object], origin: dict[str, Path], file: Path, where: str) -> None:
+    """Tables merge, values replace; `origin` remembers which file a key came from, for error messages."""
+    for key, value in new.items():
+        place = f"{where}.{key}"
+        origin[place] = file
+        old = into.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            _merge(old, value, origin, file, place)
+        else:
+            if isinstance(value, dict):
+                fresh: dict[str, object] = {}
+                _merge(fresh, value, origin, file, place)
+                value = fresh
+            into[key] = value
+
+
+def _units(kind: type, value: object) -> object:
+    """msgspec's hook for Duration, Size and Share."""
+    text = str(value).strip()
+    if kind is Duration and (m := re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text)):
+        return Duration(float(m[1]) * _SECONDS[m[2] or "s"])
+    if kind is Size and (m := re.fullmatch(r"(\d+)([KMGT]?)", text)):
+        return Size(int(m[1]) * _BYTES[m[2]])
+    if kind is Share and (m := re.fullmatch(r"(\d+(?:\.\d+)?)%", text)) and float(m[1]) <= 100:
+        return Share(float(m[1]) / 100)
+    expected = {Duration: 'a time like "7d"', Size: 'a size like "25M"', Share: 'a percentage like "5%"'}
+    raise ValueError(f"Expected {expected.get(kind, kind.__name__)}, got {value!r}")
+
+
+def _explain(error: msgspec.ValidationError, origin: Mapping[str, Path], main: Path) -> ConfigError:
+    """msgspec's `<what> - at `$.table.key`` as a sentence with file and key."""
+    what, _, where = str(error).partition(" - at ")
+    place = where.strip("`") or "$"
+    if unknown := re.fullmatch(r"Object contains unknown field `(.+)`", what):
+        place, what = f"{place}.{unknown[1]}", "unknown key"
+    place = _spelled(place, origin)
+    return _wrong(place, what[:1].lower() + what[1:], origin, main)
+
+
+def _spelled(place: str, origin: Mapping[str, Path]) -> str:
+    """msgspec says `[...]` for any key of scan_types: find the one that was meant, where there is just one."""
+    if "[...]" not in place:
+        return place
+    head, _, tail = place.partition("[...]")
+    fits = [key for key in origin if key.startswith(head + ".") and key.endswith(tail) and key != head]
+    return fits[-1] if len(set(fits)) == 1 else place
+
+
+def _wrong(place: str, what: str, origin: Mapping[str, Path], main: Path) -> ConfigError:
+    file = main
+    probe = place.split("[", 1)[0]
+    while probe not in origin and "." in probe:
+        probe = probe.rpartition(".")[0]
+    file = origin.get(probe, main)
+    return ConfigError(f"cannot use {file}: {place.removeprefix('$.')}: {what}")
+
+
+def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
+    """What types alone do not say."""
+
+    def need(fits: bool, key: str, expected: str) -> None:  # noqa: FBT001
+        if not fits:
+            raise _wrong(f"$.{key}", f"expected {expected}", origin, main)
+
+    for section in ("server", "state", "engine", "scans", "tasks", "vault", "accounts"):
+        table = getattr(config, section)
+        for key, value in msgspec.structs.asdict(table).items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                need(value >= 0, f"{section}.{key}", "a number that is not negative")
+    for key in ("max_connections", "max_connections_per_uid", "max_calls_per_uid", "max_batch", "max_depth"):
+        need(getattr(config.server, key) >= 1, f"server.{key}", "at least 1")
+    need(config.server.max_message_bytes >= 4096, "server.max_message_bytes", "at least 4096")
+    need(config.accounts.min_uid >= 1, "accounts.min_uid", "at least 1: root is never an account")
+    need(config.scans.max_active >= 1, "scans.max_active", "at least 1")
+    need(config.tasks.max_active >= 1, "tasks.max_active", "at least 1")
+    need(0 <= config.scans.nice <= 19, "scans.nice", "0 to 19")
+    need(0 <= config.engine.nice <= 19, "engine.nice", "0 to 19")
+    need(config.engine.max_threads >= 1, "engine.max_threads", "at least 1")
+    need(0 < config.engine.max_file_size <= 2 << 30, "engine.max_file_size", "at most 2G, clamd's own bound")
+    sockets = config.engine.sockets
+    if isinstance(sockets, str):
+        need(sockets in ("auto", "private"), "engine.sockets", '"auto", "private" or a list of addresses')
+    else:
+        need(bool(sockets), "engine.sockets", "at least one address")
+        for address in sockets:
+            need(
+                address.startswith(("/", "tcp://")), "engine.sockets", f'"/path" or "tcp://host:port", got {address!r}'
+            )
+    for name, kind in config.scan_types.items():
+        need(
+            bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name)), f"scan_types.{name}", "a name of letters, digits, _ . -"
+        )
+        need(bool(kind.paths), f"scan_types.{name}.paths", "at least one path")
+        for path in kind.paths:
+            parts = path.split("/")
+            fits = path == "." or (path != "" and not {"", ".", ".."} & set(parts) and "\0" not in path)
+            need(fits, f"scan_types.{name}.paths", f'a path beneath the home, without "." and "..", got {path!r}')
+
+
+def _fill(config: Config, *, system: bool) -> Config:
+    """The places that depend on who runs the daemon (contract: Wire, Starting it)."""
+    server, state = config.server, config.state
+    if not server.socket:
+        server = msgspec.structs.replace(server, socket=default_socket(system=system))
+    if not state.directory:
+        base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        directory = "/var/lib/clamscannerd" if system else os.path.join(base, "clamscannerd")
+        state = msgspec.structs.replace(state, directory=directory)
+    return msgspec.structs.replace(config, server=server, state=state)
+
+
+def default_socket(*, system: bool) -> str:
+    """The socket's place when the file names none."""
+    if system:
+        return "/run/clamscannerd/clamscannerd.sock"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return os.path.join(runtime, "clamscannerd", "clamscannerd.sock")
+    return f"/tmp/clamscannerd-{os.getuid()}/clamscannerd.sock"  # noqa: S108  0700, owner checked before use

@@ -1,0 +1,223 @@
+"""The nouns of this program as frozen values and enums. Pure: no I/O, no clock.
+
+Paths are bytes, relative to the account's home directory, without a leading slash and with no `.` or `..`
+component; b"" never occurs for a file. Times are Unix epoch seconds (float), sizes bytes.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+PATH_MAX_BYTES = 4_095
+"""Linux's PATH_MAX less the final NUL; a longer path is reported as not scanned."""
+
+LOG_NAME = b".clamavconnector.disinfection.log"
+"""The log's name in the home directory, given by cPanel's description."""
+
+CAPTURE_PREFIX = b".clamscannerd-"
+"""A captured file is called this and 32 hex digits, in its own directory (architecture, rule 5)."""
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all values: immutable, by keyword, compared by content."""
+
+
+class Peer(Frozen, frozen=True, kw_only=True):
+    """Who is at the other end of a connection: the kernel's word, read once at accept."""
+
+    uid: int
+    gid: int
+
+
+class Account(Frozen, frozen=True, kw_only=True):
+    """A passwd entry that passed the rules of service/accounts.py. State belongs to (uid, name)."""
+
+    uid: int
+    gid: int
+    name: str
+    home: bytes
+
+
+class Verdict(StrEnum):
+    """What may be said of one file. Nothing but the engine's own word on the whole file makes the first two."""
+
+    CLEAN = "clean"
+    INFECTED = "infected"
+    NOT_SCANNED = "not_scanned"
+
+
+class Reason(StrEnum):
+    """Why a file was not scanned. The values are the keys of `not_scanned` on the wire."""
+
+    TOO_BIG = "too_big"
+    LIMIT = "limit"
+    ENCRYPTED = "encrypted"
+    UNREADABLE = "unreadable"
+    CHANGED = "changed"
+    VANISHED = "vanished"
+    NOT_REGULAR = "not_regular"
+    OTHER_FILESYSTEM = "other_filesystem"
+    PATH_TOO_LONG = "path_too_long"
+    EXCLUDED = "excluded"
+    NO_SIGNATURES = "no_signatures"
+    TIMED_OUT = "timed_out"
+    ENGINE_ERROR = "engine_error"
+
+
+class Identity(Frozen, frozen=True, kw_only=True):
+    """Which file content was meant: an action hits exactly this or nothing (rule 5)."""
+
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    sha256: bytes
+
+
+class Action(StrEnum):
+    IGNORE = "ignore"
+    DELETE = "delete"
+    QUARANTINE = "quarantine"
+    CLEANSE_MAILBOX = "cleanse_mailbox"
+
+
+class ScanState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+SCAN_ENDED = frozenset({ScanState.DONE, ScanState.CANCELLED, ScanState.FAILED})
+
+
+class TaskState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class StepState(StrEnum):
+    WAITING = "waiting"
+    DOING = "doing"
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    """How a step ended; the values are `state` of a step record in the log."""
+
+    DELETED = "deleted"
+    QUARANTINED = "quarantined"
+    MAILBOX_CLEANSED = "mailbox-cleansed"
+    NO_ACTION = "no-action"
+    ERROR = "error"
+
+
+class FindingState(StrEnum):
+    """`standing`: on the list of infected files. The others left it: acted on, or found gone or clean later."""
+
+    STANDING = "standing"
+    DELETED = "deleted"
+    QUARANTINED = "quarantined"
+    CLEANSED = "cleansed"
+    CLEARED = "cleared"
+
+
+class Counts(Frozen, frozen=True, kw_only=True):
+    """Progress of a scan. At its end scanned_files + sum(not_scanned) == total_files."""
+
+    total_files: int = 0
+    total_bytes: int = 0
+    scanned_files: int = 0
+    scanned_bytes: int = 0
+    infected_files: int = 0
+    cached_files: int = 0
+    not_scanned: Mapping[str, int] = {}
+
+
+class EngineInfo(Frozen, frozen=True, kw_only=True):
+    """Which engine gave the verdicts, as `engine` in get_scan_status. `blind`: sentences, what it cannot report."""
+
+    version: str = ""
+    database: int = 0
+    database_time: float = 0.0
+    blind: tuple[str, ...] = ()
+
+
+class Scan(Frozen, frozen=True, kw_only=True):
+    """One scan of one account. Field meanings: state/schema.sql."""
+
+    id: int
+    uid: int
+    name: str
+    scan_type: str
+    paths: tuple[bytes, ...]
+    state: ScanState
+    asked_by: int
+    asked_at: float
+    started_at: float | None
+    ended_at: float | None
+    resumed: int
+    counts: Counts
+    engine: EngineInfo
+    message: str
+
+
+class Finding(Frozen, frozen=True, kw_only=True):
+    """One infected file that a scan found."""
+
+    id: int
+    scan_id: int
+    path: bytes
+    identity: Identity
+    signature: str
+    state: FindingState
+    found_at: float
+
+
+class Step(Frozen, frozen=True, kw_only=True):
+    """One file of a task. `capture` is the random name committed before the worker is told (rule 5)."""
+
+    task_id: int
+    seq: int
+    path: bytes
+    action: Action
+    finding_id: int
+    identity: Identity
+    signature: str
+    state: StepState
+    capture: bytes
+
+
+class Task(Frozen, frozen=True, kw_only=True):
+    """One disinfection. `public_id` has the form 00000000/5a9ec8dd4c345d."""
+
+    id: int
+    public_id: str
+    uid: int
+    name: str
+    state: TaskState
+    asked_by: int
+    asked_at: float
+    started_at: float | None
+    ended_at: float | None
+
+
+class Item(Frozen, frozen=True, kw_only=True):
+    """One content in the vault."""
+
+    id: int
+    uid: int
+    name: str
+    task_id: int
+    seq: int
+    path: bytes
+    action: Action
+    size: int
+    sha256: bytes
+    signature: str
+    kept_at: float
+    expires_at: float
