@@ -4,10 +4,11 @@ Paths are bytes, relative to the account's home directory, without a leading sla
 component; b"" never occurs for a file. Times are Unix epoch seconds (float), sizes bytes.
 """
 
-from collections.abc import Mapping
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 PATH_MAX_BYTES = 4_095
 """Linux's PATH_MAX less the final NUL; a longer path is reported as not scanned."""
@@ -17,6 +18,24 @@ LOG_NAME = b".clamavconnector.disinfection.log"
 
 CAPTURE_PREFIX = b".clamscannerd-"
 """A captured file is called this and 32 hex digits, in its own directory (architecture, rule 5)."""
+
+
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What SQLite's INTEGER holds. Device, inode and mtime_ns are wrapped into it by `int64`: a user may set any mtime."""
+
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+RelPath = Annotated[bytes, Meta(min_length=1, max_length=PATH_MAX_BYTES)]
+
+
+def int64(value: int) -> int:
+    """An unsigned or over-long number as the kernel gives it, wrapped to 64 bits with sign: one to one for 64 bits."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+def is_beneath(path: bytes) -> bool:
+    """Whether `path` is a lawful path beneath a home: relative, no NUL, no empty, `.` or `..` component."""
+    return b"\0" not in path and not {b"", b".", b".."} & set(path.split(b"/"))
 
 
 class Frozen(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,11 +87,11 @@ class Reason(StrEnum):
 class Identity(Frozen, frozen=True, kw_only=True):
     """Which file content was meant: an action hits exactly this or nothing (rule 5)."""
 
-    dev: int
-    ino: int
-    size: int
-    mtime_ns: int
-    sha256: bytes
+    dev: Int64
+    ino: Int64
+    size: Count
+    mtime_ns: Int64
+    sha256: Sha256
 
 
 class Action(StrEnum):
@@ -129,13 +148,13 @@ class FindingState(StrEnum):
 class Counts(Frozen, frozen=True, kw_only=True):
     """Progress of a scan. At its end scanned_files + sum(not_scanned) == total_files."""
 
-    total_files: int = 0
-    total_bytes: int = 0
-    scanned_files: int = 0
-    scanned_bytes: int = 0
-    infected_files: int = 0
-    cached_files: int = 0
-    not_scanned: Mapping[str, int] = {}
+    total_files: Count = 0
+    total_bytes: Count = 0
+    scanned_files: Count = 0
+    scanned_bytes: Count = 0
+    infected_files: Count = 0
+    cached_files: Count = 0
+    not_scanned: dict[Reason, Count] = {}
 
 
 class EngineInfo(Frozen, frozen=True, kw_only=True):

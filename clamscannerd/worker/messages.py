@@ -1,0 +1,305 @@
+"""The closed set of messages between [daemon] and [worker], sans-IO. Both ends use this file.
+
+One message is one packet of a SOCK_SEQPACKET pair, msgpack with a tag, at most MAX_MESSAGE_BYTES: nothing to frame,
+nothing half read. Fds go down beside a message that announces how many; none ever comes up. The daemon
+believes no more of a reply than that its form is lawful: everything else is the worker's word about its own account.
+
+Which messages are legal when:
+    worker  ->  Hello                                         first of all
+    daemon  ->  Probe | ScanJob | ActJob                      once
+    Probe:      -> Probed
+    ScanJob:    daemon Recheck* Window Sessions NoSession Cancel; worker Progress Found Skipped Cleared NeedSession,
+                in the end Scanned
+    ActJob:     daemon Act Log Sync Sessions NoSession; worker for Act: (Content Chunk* ContentEnd <- Stored)* Acted;
+                for Log: LogFailed at most once; for Sync: Synced
+    either job: worker Fault instead of its end
+"""
+
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from clamscannerd.errors import LocalProtocolError, RemoteProtocolError
+from clamscannerd.model import Action, Count, Counts, Identity, Int64, Outcome, Reason, RelPath, Sha256, is_beneath
+
+MAX_MESSAGE_BYTES = 128 * 1024
+"""Two chunks: large enough that a 100 MB file is 1,600 packets, small enough for the default socket buffer."""
+
+CHUNK_BYTES = 64 * 1024
+
+BATCH_BYTES = 48 * 1024
+"""A list of paths is sent when it holds so much text: with its last path it still fits into one message."""
+
+MAX_FDS = 8
+"""Sessions that go down beside one message."""
+
+MAX_TEXT = 1_000
+"""Characters of a sentence from a worker; it cuts its own, a longer one is refused."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Base: the tag on the wire is the class's name."""
+
+
+# --- down: commands ---------------------------------------------------------------------------------------------
+
+
+class Probe(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Which of these directories exist beneath the home."""
+
+    paths: tuple[bytes, ...]
+
+
+class ScanJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Scan everything beneath `roots` (relative to the home; b"." is the home itself)."""
+
+    roots: tuple[bytes, ...]
+    excludes: tuple[bytes, ...]
+    window: int
+    max_file_size: int
+    clean_allowed: bool
+    file_deadline_s: float
+    max_skipped: int
+    fds: int
+
+
+class Recheck(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Found before the scan was interrupted: look at these first. The last such message has `last`."""
+
+    paths: tuple[bytes, ...]
+    last: bool
+
+
+class Window(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """How many files this worker may have at the engine from now on."""
+
+    window: int
+
+
+class Sessions(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """The answer to NeedSession: `fds` new sessions, and what holds for their engine."""
+
+    fds: int
+    max_file_size: int
+    clean_allowed: bool
+
+
+class NoSession(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """The answer to NeedSession when no engine came back in time."""
+
+    reason: str
+
+
+class Cancel(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """End the scan now; Scanned comes with what was counted."""
+
+
+class ActJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Act on files, one Act at a time, and write the log."""
+
+    max_file_size: int
+    file_deadline_s: float
+
+
+class Act(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """One step. `again`: it was begun before, so the captured file may be there. `stored`: its content is in the
+    vault already, with this SHA-256. `keep`: send the content (else delete without a copy)."""
+
+    seq: int
+    path: bytes
+    action: Action
+    identity: Identity
+    capture: bytes
+    again: bool
+    stored: bytes
+    keep: bool
+
+
+class Stored(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """The content of a step is on disk and its row committed, or (`reason` not empty) it is not."""
+
+    seq: int
+    reason: str
+
+
+class Log(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Whole lines for the log in the home. `fresh`: they start a new log."""
+
+    fresh: bool
+    lines: bytes
+
+
+class Sync(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Answer when everything before was done."""
+
+
+Command = (
+    Probe | ScanJob | Recheck | Window | Sessions | NoSession | Cancel | ActJob | Act | Stored | Log | Sync
+)  # fmt: skip
+
+
+# --- up: replies ------------------------------------------------------------------------------------------------
+
+
+class Hello(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """First of all. `home_error` is not empty when the home cannot be worked in: a sentence."""
+
+    version: str
+    seals: dict[str, int]
+    home_error: str
+
+
+class Probed(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """For each path of Probe: whether a directory stands there."""
+
+    exists: tuple[bool, ...]
+
+
+class Progress(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """At least every second while a scan runs: it is also the sign of life."""
+
+    counts: Counts
+    current: bytes
+
+
+class FoundFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One infected file."""
+
+    path: RelPath
+    identity: Identity
+    signature: str
+
+    def __post_init__(self) -> None:
+        if not is_beneath(self.path):
+            raise ValueError("path is not beneath the home")
+
+
+class Found(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    files: tuple[FoundFile, ...]
+
+
+class SkippedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file that was not scanned."""
+
+    path: RelPath
+    reason: Reason
+
+    def __post_init__(self) -> None:
+        if not is_beneath(self.path):
+            raise ValueError("path is not beneath the home")
+
+
+class Skipped(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    files: tuple[SkippedFile, ...]
+
+
+class Cleared(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Of the paths to look at again: these are clean now, or gone."""
+
+    paths: tuple[RelPath, ...]
+
+
+class NeedSession(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """A session broke, or there is none: the daemon answers Sessions or NoSession."""
+
+    reason: str
+
+
+class Scanned(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """The scan ended. `complete`: the tree was walked to its end."""
+
+    counts: Counts
+    complete: bool
+    reason: str
+
+
+class Content(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """The content of a captured file follows; with what restoring needs."""
+
+    seq: int
+    size: Count
+    mode: Count
+    uid: Count
+    gid: Count
+    mtime_ns: Int64
+
+
+class Chunk(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    seq: int
+    data: Annotated[bytes, Meta(max_length=CHUNK_BYTES)]
+
+
+class ContentEnd(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """All of it was sent. `reason` not empty: forget it (it was not the content that was meant)."""
+
+    seq: int
+    sha256: Sha256
+    signature: str
+    reason: str
+
+
+class Acted(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """How a step ended. `gone`: nothing infected stands at the path any more."""
+
+    seq: int
+    outcome: Outcome
+    message: str
+    gone: bool
+
+
+class LogFailed(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    message: str
+
+
+class Synced(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    pass
+
+
+class Fault(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """The worker's own failure, with its traceback's last lines: for the daemon's log, never for a user."""
+
+    text: str
+
+
+Reply = (
+    Hello | Probed | Progress | Found | Skipped | Cleared | NeedSession | Scanned
+    | Content | Chunk | ContentEnd | Acted | LogFailed | Synced | Fault
+)  # fmt: skip
+
+T = TypeVar("T")
+
+_ENCODER = msgspec.msgpack.Encoder()
+_COMMANDS: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_REPLIES: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(message: Message) -> bytes:
+    """The packet for `message`. Raises LocalProtocolError when it is over the limit."""
+    data = _ENCODER.encode(message)
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise LocalProtocolError(f"cannot send {type(message).__name__}: {len(data)} bytes")
+    return data
+
+
+def decode_command(packet: bytes) -> Command:
+    """What the daemon said. Raises RemoteProtocolError on anything that is no lawful message."""
+    return _decode(_COMMANDS, packet)
+
+
+def decode_reply(packet: bytes) -> Reply:
+    """What a worker said. Raises RemoteProtocolError on anything that is no lawful message."""
+    reply = _decode(_REPLIES, packet)
+    for field in ("text", "message", "reason", "home_error", "signature"):
+        if len(getattr(reply, field, "")) > MAX_TEXT:
+            raise RemoteProtocolError(f"cannot take {type(reply).__name__}: {field} is too long")
+    return reply
+
+
+def _decode(decoder: "msgspec.msgpack.Decoder[T]", packet: bytes) -> T:
+    if len(packet) > MAX_MESSAGE_BYTES:
+        raise RemoteProtocolError(f"cannot take a message of {len(packet)} bytes")
+    try:
+        return decoder.decode(packet)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RemoteProtocolError(f"cannot take a message: {error}") from None
