@@ -1,0 +1,140 @@
+"""Serve one job, then leave. [worker] Runs after drop.py has dropped, checked and sealed this process."""
+
+import contextlib
+import functools
+import os
+import select
+import socket
+import sys
+import traceback
+from types import TracebackType
+from typing import Final
+
+from clamscannerd import __version__
+from clamscannerd.errors import EngineLost, RemoteProtocolError
+from clamscannerd.model import Verdict
+from clamscannerd.worker import beneath, scan
+from clamscannerd.worker.actions import Actor
+from clamscannerd.worker.channel import Channel, DaemonGone
+from clamscannerd.worker.feed import Feed
+from clamscannerd.worker.messages import (
+    MAX_TEXT,
+    Act,
+    ActJob,
+    Fault,
+    Hello,
+    Log,
+    LogFailed,
+    NeedSession,
+    NoSession,
+    Probe,
+    Probed,
+    ScanJob,
+    Sessions,
+    Sync,
+    Synced,
+)
+from clamscannerd.worker.userlog import UserLog
+
+_RESCAN_LIMIT_S: Final = 3600.0  # far above any file deadline: the daemon's own limits come first
+
+
+def serve(channel_fd: int, home: bytes, uid: int, seals: dict[str, int]) -> int:
+    """The worker's whole life; returns its exit code. The daemon's end closing is a quiet end."""
+    channel = Channel(socket.socket(fileno=channel_fd))
+    sys.excepthook = functools.partial(_tell, channel)  # still uncaught: the process ends with 1
+    with contextlib.suppress(DaemonGone):
+        _job(channel, home, uid, seals)
+    return 0
+
+
+def _tell(channel: Channel, _kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    """A worker has no stderr of the daemon's: its traceback goes up as a message, for the daemon's log."""
+    with contextlib.suppress(DaemonGone):
+        channel.send(Fault(text="".join(traceback.format_exception(error))[-MAX_TEXT:]))
+
+
+def _job(channel: Channel, home: bytes, uid: int, seals: dict[str, int]) -> None:
+    kernel = beneath.Kernel()
+    home_fd, home_error = -1, ""
+    try:
+        home_fd = beneath.open_home(home, uid)
+        kernel.probe(home_fd)
+    except beneath.HomeRefused as refusal:
+        home_error = str(refusal)[:MAX_TEXT]
+    seals = {**seals, "openat2": int(kernel.openat2)}
+    channel.send(Hello(version=__version__, seals=seals, home_error=home_error))
+    command, fds = channel.receive()
+    match command:
+        case Probe():
+            channel.send(Probed(exists=tuple(_is_directory(kernel, home_fd, path) for path in command.paths)))
+        case ScanJob():
+            scan.scan(channel, kernel, home_fd, len(home), command, fds)
+        case ActJob():
+            _act(channel, kernel, home_fd, command)
+        case _:
+            raise RemoteProtocolError(f"cannot begin with {type(command).__name__}")
+    _wait_for_end(channel)
+
+
+def _is_directory(kernel: beneath.Kernel, home_fd: int, path: bytes) -> bool:
+    if home_fd < 0:
+        return False
+    try:
+        fd = kernel.open_dir(home_fd, path)
+    except OSError:
+        return False
+    os.close(fd)
+    return True
+
+
+def _act(channel: Channel, kernel: beneath.Kernel, home_fd: int, job: ActJob) -> None:
+    def rescan(fd: int, path: bytes) -> tuple[Verdict, str]:
+        return _rescan(channel, job, fd, path)
+
+    actor = Actor(channel, kernel, home_fd, rescan)
+    log = UserLog(home_fd)
+    while True:
+        command, _ = channel.receive()
+        match command:
+            case Act():
+                actor.act(command)
+            case Log():
+                failed_before = bool(log.failure)
+                (log.start if command.fresh else log.append)(command.lines)
+                if log.failure and not failed_before:
+                    channel.send(LogFailed(message=log.failure))
+            case Sync():
+                channel.send(Synced())
+            case _:
+                raise RemoteProtocolError(f"cannot take {type(command).__name__} during a task")
+
+
+def _rescan(channel: Channel, job: ActJob, fd: int, path: bytes) -> tuple[Verdict, str]:
+    """A session for this one file: one kept over a long task would run into clamd's idle time-out."""
+    if os.fstat(fd).st_size > job.max_file_size:
+        return Verdict.NOT_SCANNED, "it is over the engine's size limit now"
+    channel.send(NeedSession(reason="a file changed since the scan"))
+    command, fds = channel.receive()
+    if isinstance(command, NoSession):
+        return Verdict.NOT_SCANNED, command.reason
+    if not isinstance(command, Sessions) or not fds:
+        raise EngineLost("cannot scan again: no session came")
+    feed = Feed(_RESCAN_LIMIT_S, lambda flight, _: flight.close())
+    feed.adopt(fds[0])
+    try:
+        verdict, reason, signature = scan.rescan(feed, fd, path, job.file_deadline_s)
+    finally:
+        feed.close()
+    if verdict is Verdict.CLEAN and not command.clean_allowed:
+        return Verdict.NOT_SCANNED, "no signatures are loaded"
+    return verdict, signature or (reason.value if reason else "")
+
+
+def _wait_for_end(channel: Channel) -> None:
+    """The daemon closes its end when it has read everything."""
+    poll = select.poll()
+    poll.register(channel.fileno(), select.POLLIN)
+    while True:
+        poll.poll()
+        channel.receive()

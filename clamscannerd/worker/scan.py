@@ -1,0 +1,282 @@
+"""One scan of one account: walk, open beneath, engine, verdict. [worker]
+
+One loop, one thread, no callbacks from outside: fill the window, count ahead while the engine works, take
+replies, report. A verdict "clean" or "infected" comes only from a parsed reply to the very fd that was opened
+here (architecture, rule 4); every other end of a file is a reason.
+"""
+
+import os
+import select
+import stat
+import time
+from collections import deque
+from typing import Final
+
+from clamscannerd.engine.clamproto import Reply, classify
+
+from clamscannerd.errors import RemoteProtocolError
+from clamscannerd.model import Reason, Verdict
+from clamscannerd.worker.beneath import Kernel
+from clamscannerd.worker.channel import Channel, Clock
+from clamscannerd.worker.feed import Feed, Flight
+from clamscannerd.worker.hashing import identity_of, sha256_of, stamp
+from clamscannerd.worker.messages import (
+    Cancel,
+    NeedSession,
+    NoSession,
+    Recheck,
+    ScanJob,
+    Scanned,
+    Sessions,
+    Window,
+)
+from clamscannerd.worker.tally import Tally
+from clamscannerd.worker.walk import Met, reason_for, walk
+
+_REPORT_S: Final = 0.2  # five reports a second are as fine as an eye can follow
+_COUNT_SLICE: Final = 64  # entries counted between two looks at the engine: some 0.2 ms
+
+
+class ScanRun:
+    """The whole life of one scan in one worker."""
+
+    def __init__(self, channel: Channel, kernel: Kernel, home_fd: int, home_length: int, job: ScanJob) -> None:
+        self._channel = channel
+        self._kernel = kernel
+        self._home_fd = home_fd
+        self._job = job
+        self._window = job.window
+        self._max_file_size = job.max_file_size
+        self._clean_allowed = job.clean_allowed
+        self._tally = Tally(channel, job.max_skipped)
+        self._feed = Feed(job.file_deadline_s, self._given_up)
+        self._files = walk(kernel, home_fd, home_length, job.roots, job.excludes)
+        self._ahead = walk(kernel, home_fd, home_length, job.roots, job.excludes)
+        self._counting = True
+        self._walking = True
+        self._rechecks: deque[bytes] = deque()
+        self._asked_for_session = False
+        self._stop_reason: str | None = None
+
+    def run(self, fds: list[int]) -> Scanned:
+        """Scan until the tree is done, the daemon cancels, or no engine is left."""
+        self._take_recheck()
+        self._adopt(fds)
+        report = Clock(_REPORT_S)
+        try:
+            while self._stop_reason is None and self._advance():
+                self._wait()
+                if report.due():
+                    self._feed.check_deadlines()
+                    self._tally.report()
+        finally:
+            self._feed.close()
+            self._files.close()
+            self._ahead.close()
+        complete = self._stop_reason is None
+        if complete:
+            self._tally.balance()
+        self._tally.report()
+        return Scanned(counts=self._tally.counts(), complete=complete, reason=self._stop_reason or "")
+
+    def _take_recheck(self) -> None:
+        """The list of what was found before precedes all else; it ends with `last`."""
+        while True:
+            command, _ = self._channel.receive()
+            if not isinstance(command, Recheck):
+                raise RemoteProtocolError(f"cannot take {type(command).__name__} before the list to look at again")
+            self._rechecks.extend(command.paths)
+            if command.last:
+                return
+
+    def _advance(self) -> bool:
+        """Fill the window. False when every file has its verdict or its reason."""
+        feed = self._feed
+        if not feed.connected:
+            if not self._asked_for_session:
+                self._asked_for_session = True
+                self._channel.send(NeedSession(reason=feed.lost_reason))
+            return True
+        feed.pump(self._window)
+        while feed.room(self._window):
+            flight = self._next_flight()
+            if flight is None:
+                return feed.waiting > 0
+            feed.send(flight)
+        return True
+
+    def _next_flight(self) -> Flight | None:
+        """The next file worth sending; those that are not are counted on the way."""
+        while self._rechecks:
+            if flight := self._open_again(self._rechecks.popleft()):
+                return flight
+        seen = 0
+        while self._walking:
+            met = next(self._files, None)
+            if met is None:
+                self._walking = False
+                break
+            if flight := self._open(met):
+                return flight
+            seen += 1
+            if seen % 1024 == 0:  # a million links make no verdicts: still a sign of life
+                self._tally.report()
+        return None
+
+    def _open(self, met: Met) -> Flight | None:
+        tally = self._tally
+        tally.met_files += 1
+        if met.reason is not None:
+            tally.skipped(met.path, met.reason)
+            return None
+        try:
+            fd = self._kernel.open_file(met.dir_fd, met.name)
+        except OSError as error:
+            tally.met_bytes += met.size()
+            tally.skipped(met.path, reason_for(error))
+            return None
+        status = os.fstat(fd)
+        tally.met_bytes += status.st_size
+        if reason := self._unfit(status):
+            os.close(fd)
+            tally.skipped(met.path, reason)
+            return None
+        tally.current = met.path
+        return Flight(met.path, fd, status, recheck=False)
+
+    def _open_again(self, path: bytes) -> Flight | None:
+        try:
+            fd = self._kernel.open_file(self._home_fd, path)
+        except OSError:
+            self._tally.cleared(path)
+            return None
+        status = os.fstat(fd)
+        if self._unfit(status):
+            os.close(fd)
+            return None
+        return Flight(path, fd, status, recheck=True)
+
+    def _unfit(self, status: os.stat_result) -> Reason | None:
+        if not stat.S_ISREG(status.st_mode):
+            return Reason.NOT_REGULAR
+        if status.st_size > self._max_file_size:
+            return Reason.TOO_BIG
+        return None
+
+    def _wait(self) -> None:
+        """Until the engine or the daemon says something, or something is due; meanwhile count ahead."""
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN)
+        if self._feed.connected:
+            poll.register(self._feed.fileno(), select.POLLIN)
+        if self._counting:
+            self._count_ahead()
+        for fd, _ in poll.poll(0 if self._counting else _REPORT_S * 1000):
+            if fd == self._channel.fileno():
+                self._command()
+            else:
+                for flight, reply in self._feed.receive():
+                    self._verdict(flight, reply)
+
+    def _count_ahead(self) -> None:
+        for _ in range(_COUNT_SLICE):
+            met = next(self._ahead, None)
+            if met is None:
+                self._counting = False
+                return
+            self._tally.counted_files += 1
+            self._tally.counted_bytes += met.size()
+
+    def _command(self) -> None:
+        command, fds = self._channel.receive()
+        match command:
+            case Window():
+                self._window = command.window
+            case Sessions():
+                self._max_file_size = command.max_file_size
+                self._clean_allowed = command.clean_allowed
+                self._adopt(fds)
+            case NoSession():
+                self._stop_reason = command.reason
+            case Cancel():
+                self._stop_reason = "cancelled"
+            case _:
+                raise RemoteProtocolError(f"cannot take {type(command).__name__} during a scan")
+
+    def _adopt(self, fds: list[int]) -> None:
+        """One session is enough for one engine; surplus ones are closed."""
+        self._asked_for_session = False
+        for fd in fds[1:]:
+            os.close(fd)
+        if fds:
+            self._feed.adopt(fds[0])
+
+    def _verdict(self, flight: Flight, reply: Reply) -> None:
+        verdict, reason, signature = classify(reply)
+        if reason is Reason.ENGINE_ERROR:
+            self._feed.retry(flight)
+            return
+        try:
+            if verdict is Verdict.INFECTED:
+                self._infected(flight, signature)
+            elif verdict is Verdict.CLEAN and stamp(os.fstat(flight.fd)) != stamp(flight.status):
+                self._not_scanned(flight, Reason.CHANGED)
+            elif verdict is Verdict.CLEAN and not self._clean_allowed:
+                self._not_scanned(flight, Reason.NO_SIGNATURES)
+            elif verdict is Verdict.CLEAN:
+                self._clean(flight)
+            else:
+                self._not_scanned(flight, reason or Reason.ENGINE_ERROR)
+        finally:
+            flight.close()
+
+    def _infected(self, flight: Flight, signature: str) -> None:
+        status = os.fstat(flight.fd)
+        try:
+            identity = identity_of(status, sha256_of(flight.fd))
+        except OSError:
+            self._not_scanned(flight, Reason.UNREADABLE)
+            return
+        if not flight.recheck:
+            self._tally.scanned(flight.status.st_size)
+            self._tally.infected_files += 1
+        self._tally.found(flight.path, identity, signature)
+
+    def _clean(self, flight: Flight) -> None:
+        if flight.recheck:
+            self._tally.cleared(flight.path)
+        else:
+            self._tally.scanned(flight.status.st_size)
+
+    def _not_scanned(self, flight: Flight, reason: Reason) -> None:
+        if not flight.recheck:
+            self._tally.skipped(flight.path, reason)
+
+    def _given_up(self, flight: Flight, why: str) -> None:
+        self._not_scanned(flight, Reason.TIMED_OUT if why == "deadline" else Reason.ENGINE_ERROR)
+        flight.close()
+
+
+def scan(channel: Channel, kernel: Kernel, home_fd: int, home_length: int, job: ScanJob, fds: list[int]) -> None:
+    """Do the job and say how it ended."""
+    channel.send(ScanRun(channel, kernel, home_fd, home_length, job).run(fds))
+
+
+def rescan(feed: Feed, fd: int, path: bytes, timeout_s: float) -> tuple[Verdict, Reason | None, str]:
+    """The engine's word on one open file, alone, for actions. The fd stays the caller's."""
+    status = os.fstat(fd)
+    flight = Flight(path, os.dup(fd), status, recheck=True)
+    feed.send(flight)
+    until = time.monotonic() + timeout_s
+    while feed.in_flight and time.monotonic() < until:
+        poll = select.poll()
+        poll.register(feed.fileno(), select.POLLIN)
+        poll.poll(_REPORT_S * 1000)
+        for done, reply in feed.receive():
+            done.close()
+            verdict, reason, signature = classify(reply)
+            if verdict is Verdict.CLEAN and stamp(os.fstat(fd)) != stamp(status):
+                return Verdict.NOT_SCANNED, Reason.CHANGED, ""
+            return verdict, reason, signature
+    feed.close()
+    return Verdict.NOT_SCANNED, Reason.ENGINE_ERROR, ""

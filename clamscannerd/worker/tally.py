@@ -1,0 +1,98 @@
+"""What a scan has counted and not yet reported, sent up in batches. [worker]"""
+
+from clamscannerd.model import Counts, Identity, Reason
+from clamscannerd.worker.channel import Channel
+from clamscannerd.worker.messages import (
+    BATCH_BYTES,
+    MAX_TEXT,
+    Cleared,
+    Found,
+    FoundFile,
+    Progress,
+    Skipped,
+    SkippedFile,
+)
+
+_FOUND_OVERHEAD_BYTES = 256  # of one finding beside its path: keys, identity, signature
+
+
+class Tally:
+    """Counters and batches. Totals come from the count that runs ahead or from the scan, whichever is further."""
+
+    def __init__(self, channel: Channel, max_skipped: int) -> None:
+        self._channel = channel
+        self._max_skipped = max_skipped
+        self._skipped_sent = 0
+        self.met_files = 0
+        self.met_bytes = 0
+        self.counted_files = 0
+        self.counted_bytes = 0
+        self.scanned_files = 0
+        self.scanned_bytes = 0
+        self.infected_files = 0
+        self.not_scanned: dict[Reason, int] = {}
+        self.current = b""
+        self._found: list[FoundFile] = []
+        self._skipped: list[SkippedFile] = []
+        self._cleared: list[bytes] = []
+        self._batch_bytes = 0
+
+    def scanned(self, size: int) -> None:
+        """One file with a verdict."""
+        self.scanned_files += 1
+        self.scanned_bytes += size
+
+    def found(self, path: bytes, identity: Identity, signature: str) -> None:
+        """One infected file, counted by the caller (a file looked at again is not counted twice)."""
+        self._found.append(FoundFile(path=path, identity=identity, signature=signature[:MAX_TEXT]))
+        self._grow(len(path) + _FOUND_OVERHEAD_BYTES)
+
+    def skipped(self, path: bytes, reason: Reason) -> None:
+        """One file without a verdict. Paths are reported up to the limit; all are counted."""
+        self.not_scanned[reason] = self.not_scanned.get(reason, 0) + 1
+        if self._skipped_sent < self._max_skipped and path != b".":
+            self._skipped_sent += 1
+            self._skipped.append(SkippedFile(path=path, reason=reason))
+            self._grow(len(path) + 64)
+
+    def cleared(self, path: bytes) -> None:
+        """One file that was infected before and is not any more."""
+        self._cleared.append(path)
+        self._grow(len(path) + 8)
+
+    def _grow(self, size: int) -> None:
+        self._batch_bytes += size
+        if self._batch_bytes > BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what has been gathered, findings first."""
+        if self._found:
+            self._channel.send(Found(files=tuple(self._found)))
+        if self._cleared:
+            self._channel.send(Cleared(paths=tuple(self._cleared)))
+        if self._skipped:
+            self._channel.send(Skipped(files=tuple(self._skipped)))
+        self._found, self._skipped, self._cleared, self._batch_bytes = [], [], [], 0
+
+    def counts(self) -> Counts:
+        """The counters as they stand."""
+        return Counts(
+            total_files=max(self.met_files, self.counted_files),
+            total_bytes=max(self.met_bytes, self.counted_bytes),
+            scanned_files=self.scanned_files,
+            scanned_bytes=self.scanned_bytes,
+            infected_files=self.infected_files,
+            not_scanned=dict(self.not_scanned),
+        )
+
+    def report(self) -> None:
+        """Everything gathered, then the counters."""
+        self.flush()
+        self._channel.send(Progress(counts=self.counts(), current=self.current))
+
+    def balance(self) -> None:
+        """At the end of a whole walk: what was counted ahead and then was not met has vanished meanwhile."""
+        missing = self.counted_files - self.met_files
+        if missing > 0:
+            self.not_scanned[Reason.VANISHED] = self.not_scanned.get(Reason.VANISHED, 0) + missing

@@ -1,0 +1,113 @@
+"""Meet every entry of a tree once, with two fds and no recursion. [worker]
+
+The stack holds, for each directory on the way down, the names of the subdirectories still to be entered: no fd stays
+open on the way, so a tree of any depth costs no fds; a path over the kernel's limit ends the way down there. Each
+directory is opened afresh from the home fd (beneath.py), so a directory swapped for a link meanwhile is not followed.
+A stack of open directory iterators (as os.fwalk keeps) was rejected: one fd a level, and recursion.
+"""
+
+import errno
+import os
+from collections.abc import Generator, Iterable, Iterator
+
+from clamscannerd.model import PATH_MAX_BYTES, Reason
+from clamscannerd.worker.beneath import Kernel
+
+_REASONS = {
+    errno.ENOENT: Reason.VANISHED,
+    errno.ELOOP: Reason.NOT_REGULAR,
+    errno.ENOTDIR: Reason.NOT_REGULAR,
+    errno.ENXIO: Reason.NOT_REGULAR,
+    errno.EXDEV: Reason.OTHER_FILESYSTEM,
+    errno.ENAMETOOLONG: Reason.PATH_TOO_LONG,
+}
+
+
+def reason_for(error: OSError) -> Reason:
+    """Why a file that could not be opened or read was not scanned."""
+    return _REASONS.get(error.errno or 0, Reason.UNREADABLE)
+
+
+class Met:
+    """One entry that is no directory (or a directory that cannot be entered: then `reason` says why).
+
+    `name` is valid beneath `dir_fd` only until the walk goes on; dir_fd is -1 where there is nothing to open.
+    """
+
+    __slots__ = ("dir_fd", "entry", "name", "path", "reason")
+
+    def __init__(
+        self, dir_fd: int, name: bytes, path: bytes, reason: Reason | None, entry: "os.DirEntry[str] | None"
+    ) -> None:
+        self.dir_fd = dir_fd
+        self.name = name
+        self.path = path
+        self.reason = reason
+        self.entry = entry
+
+    def size(self) -> int:
+        """Bytes, 0 for what is no regular file or has gone."""
+        if self.reason is not None or self.entry is None:
+            return 0
+        try:
+            return self.entry.stat(follow_symlinks=False).st_size
+        except OSError:
+            return 0  # it vanished while it was counted; scanning it says so
+
+
+def outermost(roots: Iterable[bytes]) -> list[bytes]:
+    """The roots without those that lie beneath another: no entry is met twice."""
+    kept: list[bytes] = []
+    for root in sorted({b"" if r == b"." else r for r in roots}):
+        if not any(k == b"" or root == k or root.startswith(k + b"/") for k in kept):
+            kept.append(root)
+    return kept
+
+
+def walk(
+    kernel: Kernel, home_fd: int, home_length: int, roots: Iterable[bytes], excludes: Iterable[bytes]
+) -> Generator[Met, None, None]:
+    """Every entry beneath `roots` (relative to the home). A root that does not exist is passed over."""
+    longest = PATH_MAX_BYTES - home_length - 1
+    left_out = frozenset(excludes)
+    stack: list[tuple[bytes, list[bytes]]] = [(b"", outermost(roots)[::-1])]
+    while stack:
+        parent, names = stack[-1]
+        if not names:
+            stack.pop()
+            continue
+        name = names.pop()
+        path = parent + b"/" + name if parent else name
+        if path in left_out:
+            yield Met(-1, name, path, Reason.EXCLUDED, None)
+            continue
+        try:
+            dir_fd = kernel.open_dir(home_fd, path or b".")
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                yield Met(-1, name, path or b".", reason_for(error), None)
+            continue
+        below: list[bytes] = []
+        try:
+            yield from _entries(dir_fd, path, below, longest)
+        except OSError as error:  # reading the directory itself failed half way
+            yield Met(-1, name, path or b".", reason_for(error), None)
+        finally:
+            os.close(dir_fd)
+        if below:
+            stack.append((path, below))
+
+
+def _entries(dir_fd: int, path: bytes, below: list[bytes], longest: int) -> Iterator[Met]:
+    prefix = path + b"/" if path else b""
+    with os.scandir(dir_fd) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            if len(prefix) + len(name) > longest:
+                yield Met(-1, name, path or b".", Reason.PATH_TOO_LONG, None)
+            elif entry.is_file(follow_symlinks=False):
+                yield Met(dir_fd, name, prefix + name, None, entry)
+            elif entry.is_dir(follow_symlinks=False):
+                below.append(name)
+            else:
+                yield Met(-1, name, prefix + name, Reason.NOT_REGULAR, None)
