@@ -1,0 +1,325 @@
+"""The socket's server in the daemon: accept, peer credentials, limits per uid, calls. trio; one nursery a connection.
+
+One bad client never takes the daemon down and never blocks another account: hence an accept loop of our own
+(an exception in a handler of trio.serve_listeners ends the whole server), limits that are judged before anything is
+kept, and one of the product's two `except Exception`, in `_contain`: around each call, and around each connection for
+faults of our own. What is refused at accept gets one line written without waiting, and is closed.
+
+The peer is SO_PEERCRED's uid, read once at accept. Its pid is never used: it may be another process by now. File
+descriptors that a client sends are closed by the kernel, as nothing here receives control messages.
+
+Limits and methods are replaced whole on reload: limits per uid and methods count from the next call on, limits of a
+stream from the next connection on.
+"""
+
+import errno
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import msgspec
+import trio
+
+from clamscannerd.errors import CallError, Refused, ShuttingDown, TooManyCalls, TooManyConnections
+from clamscannerd.model import Peer
+from clamscannerd.rpc import jsonrpc
+from clamscannerd.rpc.access import ROOT_UID, decide
+from clamscannerd.rpc.table import Call, Methods, bind, find, names_user
+from clamscannerd.rpc.wire import Wire, WireLimits
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 2.0
+"""For calls in flight at the end: every call answers at once or within one look-up; the daemon has 10 s in all."""
+
+ACCEPT_PAUSE_S = 0.1
+"""Without a free fd the waiting client stays readable: without a pause the loop would spin."""
+
+NO_LISTENER = frozenset((errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP))
+"""Accepting can never succeed again. Anything else (EMFILE, a client already gone) is a trouble that passes."""
+
+UNKNOWN_UID = 0xFFFF_FFFF
+
+
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Defaults and reasons: config.Server, field by field."""
+
+    max_connections: int = 20_000
+    max_connections_per_uid: int = 32
+    max_calls_per_uid: int = 64
+    max_message_bytes: int = 1 << 20
+    max_batch: int = 100
+    max_depth: int = 32
+    line_timeout_s: float = 10.0
+    idle_timeout_s: float = 600.0
+    write_timeout_s: float = 30.0
+
+    def wire(self) -> WireLimits:
+        """What one stream needs of it."""
+        messages = jsonrpc.Limits(
+            max_message_bytes=self.max_message_bytes, max_batch=self.max_batch, max_depth=self.max_depth
+        )
+        return WireLimits(
+            messages=messages,
+            line_timeout_s=self.line_timeout_s,
+            idle_timeout_s=self.idle_timeout_s,
+            write_timeout_s=self.write_timeout_s,
+        )
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Now, and since the start (`_total`)."""
+
+    connections: int
+    connections_total: int
+    connections_refused_total: int
+    uids: int
+    calls: int
+    calls_total: int
+    calls_refused_total: int
+    """Answered with an error of the caller's making, or of a limit."""
+    faults_total: int
+    """Answered -32603, or a connection lost to a fault of ours: each has a traceback in the log."""
+
+
+class _Usage:
+    """What one uid has open. Exists from its first connection to its last."""
+
+    __slots__ = ("calls", "connections", "heavy")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.calls = 0
+        self.heavy = trio.Lock()
+
+
+class _Client(msgspec.Struct, frozen=True, kw_only=True):
+    id: int
+    peer: Peer
+    usage: _Usage
+
+
+class Server:
+    """Serves `methods` on listeners. `admins` gives the uids of administrators, as of now."""
+
+    def __init__(
+        self,
+        methods: Methods,
+        *,
+        limits: ServerLimits,
+        admins: Callable[[], frozenset[int]],
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self.methods = methods
+        self.limits = limits
+        self._admins = admins
+        self._grace_s = grace_s
+        self._usage: dict[int, _Usage] = {}
+        self._connections = self._connections_total = self._connections_refused = 0
+        self._calls = self._calls_total = self._calls_refused = self._faults = 0
+        self._lines_under_way = 0
+        self._stopping = trio.Event()
+        self._quiet = trio.Event()  # set once stopping and no line is under way
+
+    def statistics(self) -> Statistics:
+        return Statistics(
+            connections=self._connections,
+            connections_total=self._connections_total,
+            connections_refused_total=self._connections_refused,
+            uids=len(self._usage),
+            calls=self._calls,
+            calls_total=self._calls_total,
+            calls_refused_total=self._calls_refused,
+            faults_total=self._faults,
+        )
+
+    def stop(self) -> None:
+        """No new client, no new call; `serve` returns when the calls in flight are answered, or after the grace."""
+        self._stopping.set()
+        self._note_busy(0)
+
+    async def serve(
+        self,
+        listeners: Sequence[trio.SocketListener | trio.socket.SocketType],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Until `stop()`; a cancellation is taken as one. The listening sockets stay open: they are the caller's."""
+        async with trio.open_nursery() as front:
+            # Out of a cancellation's reach, so that clients get their grace; `_accept_all` hears of it and stops us.
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as clients:
+                    front.start_soon(self._accept_all, listeners, clients)
+                    task_status.started()
+                    await self._stopping.wait()
+                    front.cancel_scope.cancel()
+                    with trio.move_on_after(self._grace_s):
+                        await self._quiet.wait()
+                    clients.cancel_scope.cancel()
+
+    async def _accept_all(
+        self, listeners: Sequence[trio.SocketListener | trio.socket.SocketType], clients: trio.Nursery
+    ) -> None:
+        try:
+            async with trio.open_nursery() as accepting:
+                for listener in listeners:
+                    sock = listener.socket if isinstance(listener, trio.SocketListener) else listener
+                    accepting.start_soon(self._accept, sock, clients)
+        finally:
+            self.stop()
+
+    async def _accept(self, listener: trio.socket.SocketType, clients: trio.Nursery) -> None:
+        pausing = False
+        while True:
+            try:
+                sock, _ = await listener.accept()
+            except OSError as error:
+                if error.errno in NO_LISTENER:
+                    raise
+                if not pausing:  # once a shortage, not ten times a second
+                    log.warning("cannot accept clients for now: %s", error)
+                pausing = True
+                await trio.sleep(ACCEPT_PAUSE_S)
+                continue
+            pausing = False
+            self._admit(sock, clients)
+
+    def _admit(self, sock: trio.socket.SocketType, clients: trio.Nursery) -> None:
+        # No await: what is counted here is given back by the task that is started here.
+        peer = _peer(sock)
+        if peer is None:
+            self._connections_refused += 1
+            sock.close()
+            return
+        if problem := self._connection_problem(peer.uid):
+            self._connections_refused += 1
+            refusal = TooManyConnections(f"cannot take the connection: {problem}")
+            with suppress(OSError):  # non-blocking, and a fresh socket has room for a line; gone already is fine, too
+                os.write(sock.fileno(), jsonrpc.encode_error(None, refusal.code, str(refusal), refusal.data()))
+            sock.close()
+            return
+        usage = self._usage.setdefault(peer.uid, _Usage())
+        usage.connections += 1
+        self._connections += 1
+        self._connections_total += 1
+        client = _Client(id=self._connections_total, peer=peer, usage=usage)
+        clients.start_soon(self._serve_client, sock, client)
+
+    def _connection_problem(self, uid: int) -> str:
+        limits = self.limits
+        if self._connections >= limits.max_connections:
+            return f"{limits.max_connections} are open"
+        usage = self._usage.get(uid)
+        if usage and usage.connections >= limits.max_connections_per_uid and not self._is_admin(uid):
+            return f"{limits.max_connections_per_uid} of this user are open"
+        return ""
+
+    def _is_admin(self, uid: int) -> bool:
+        return uid == ROOT_UID or uid in self._admins()
+
+    async def _serve_client(self, sock: trio.socket.SocketType, client: _Client) -> None:
+        async def answer(event: jsonrpc.Member | jsonrpc.Batch) -> bytes | None:
+            return await self._answer(client, event)
+
+        async def talk() -> None:
+            stream, usage = trio.SocketStream(sock), client.usage
+            wire = Wire(stream, self.limits.wire(), answer=answer, note_busy=self._note_busy, heavy=usage.heavy)
+            await wire.run()
+
+        try:
+            await self._contain(client, "connection", talk)
+        finally:
+            sock.close()
+            self._connections -= 1
+            client.usage.connections -= 1
+            if not client.usage.connections:
+                del self._usage[client.peer.uid]
+
+    def _note_busy(self, change: int) -> None:
+        self._lines_under_way += change
+        if self._stopping.is_set() and not self._lines_under_way:
+            self._quiet.set()
+
+    async def _contain(self, client: _Client, what: str, body: Callable[[], Awaitable[None]]) -> bool:
+        """Whether it went well. The one place in rpc/ where a fault of ours ends: in the log, and nowhere else."""
+        try:
+            await body()
+        except Exception:
+            self._faults += 1
+            log.exception("cannot serve %s of uid %d (connection %d)", what, client.peer.uid, client.id)
+            return False
+        return True
+
+    async def _answer(self, client: _Client, event: jsonrpc.Member | jsonrpc.Batch) -> bytes | None:
+        """The answer to one line. Members of a batch one after the other: they count as one call at a time."""
+        if not isinstance(event, jsonrpc.Batch):
+            return await self._answer_member(client, event)
+        answers = [await self._answer_member(client, member) for member in event.members]
+        wanted = [answer for answer in answers if answer is not None]
+        return jsonrpc.encode_batch(wanted) if wanted else None
+
+    async def _answer_member(self, client: _Client, member: jsonrpc.Member) -> bytes | None:
+        if isinstance(member, jsonrpc.Invalid):
+            error = member.error
+            return jsonrpc.encode_error(member.id, error.code, error.message, error.data)
+        if not isinstance(member, jsonrpc.Request | jsonrpc.Notification):
+            problem = "Invalid Request: nothing was asked from this side"
+            return jsonrpc.encode_error(None, jsonrpc.INVALID_REQUEST, problem, {"kind": "invalid_request"})
+        asked: jsonrpc.Request | jsonrpc.Notification = member
+        request_id = asked.id if isinstance(asked, jsonrpc.Request) else None
+        answer = b""
+
+        async def call() -> None:
+            nonlocal answer
+            try:
+                answer = jsonrpc.encode_response(request_id, await self._call(client, asked.method, asked.params))
+            except (CallError, Refused) as error:
+                self._calls_refused += 1
+                answer = jsonrpc.encode_error(request_id, error.code, str(error), error.data())
+
+        if not await self._contain(client, f"call {asked.method[:80]!r}", call):
+            problem = "cannot answer the call: a fault of the daemon, see its log"
+            answer = jsonrpc.encode_error(request_id, jsonrpc.INTERNAL_ERROR, problem, {"kind": "internal"})
+        return answer if isinstance(asked, jsonrpc.Request) else None
+
+    async def _call(self, client: _Client, name: str, params: jsonrpc.Params) -> object:
+        """One call's result. Access is decided before parameters are judged: who may not call learns nothing."""
+        with self._counted(client):
+            method = find(self.methods, name)
+            admins = self._admins()
+            decision = decide(client.peer, method.rule, admins=admins, user_named=names_user(params))
+            user, values = bind(method, params)
+            call = Call(peer=client.peer, connection_id=client.id, user=user, is_admin=decision.is_admin)
+            return await method.handler(call, values)
+
+    @contextmanager
+    def _counted(self, client: _Client) -> Iterator[None]:
+        if self._stopping.is_set():
+            raise ShuttingDown("cannot take the call: the daemon is stopping")
+        most = self.limits.max_calls_per_uid
+        if client.usage.calls >= most and not self._is_admin(client.peer.uid):
+            raise TooManyCalls(f"cannot take the call: {most} of this user are in flight")
+        client.usage.calls += 1
+        self._calls += 1
+        self._calls_total += 1
+        try:
+            yield
+        finally:
+            client.usage.calls -= 1
+            self._calls -= 1
+
+
+def _peer(sock: trio.socket.SocketType) -> Peer | None:
+    """Who is at the other end; None where the kernel cannot say: whom nobody knows, nobody serves."""
+    layout = struct.Struct("iII")  # struct ucred: pid_t, uid_t, gid_t
+    try:
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
+    except OSError:
+        return None
+    if len(credentials) != layout.size:
+        return None
+    _, uid, gid = layout.unpack(credentials)
+    return None if uid == UNKNOWN_UID else Peer(uid=uid, gid=gid)

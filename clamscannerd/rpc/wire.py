@@ -1,0 +1,189 @@
+"""One client's stream in the daemon: lines in, answers out, with every time limit. trio; one `Wire` a connection.
+
+One task reads and starts another for each line; answers leave as they are ready, each line's answer whole. At most
+LINES_AT_ONCE lines are under way; then nothing more is read, and a client that does not read its answers is stopped by
+its own socket buffer. When the client has shut down its writing side, what it asked before is still answered. A client
+that vanished is only noticed when it is written to: no call is ever cancelled because of its client, as a call half
+done is worse than one whose answer nobody reads.
+
+A line that was read is dropped before its answer is written, so that a client that does not read holds no megabytes.
+Rejected: answers in the order of the lines (a slow call would delay a poll), a queue and a task for writing (a lock
+does, and the one who writes knows that it was written).
+"""
+
+import contextlib
+import math
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import trio
+
+from clamscannerd.errors import CallError, TimedOut
+from clamscannerd.rpc import jsonrpc
+
+CHUNK_BYTES = 16 << 10
+"""Read at once: decoding a chunk of the shortest lawful calls keeps the loop for about 2 ms."""
+
+LINES_AT_ONCE = 16
+"""A panel has two or three calls under way; more gives nobody more throughput."""
+
+BIG_LINE_BYTES = 64 << 10
+"""Lines from here on are decoded under `Wire.heavy`: a hostile megabyte takes 40 ms of the loop."""
+
+LINGER_S = 1.0
+"""When we close first: so long we still read, and drop. A client that is writing would get EPIPE, not our answer."""
+
+LINGER_BYTES = 16 << 20
+
+Answer = Callable[[jsonrpc.Member | jsonrpc.Batch], Awaitable[bytes | None]]
+
+
+class WireLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Reasons: config.Server."""
+
+    messages: jsonrpc.Limits
+    line_timeout_s: float
+    idle_timeout_s: float
+    write_timeout_s: float
+
+
+class Wire:
+    """`answer` makes a line's answer, or None for none; `note_busy` hears +1 and -1 around each line."""
+
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        limits: WireLimits,
+        *,
+        answer: Answer,
+        note_busy: Callable[[int], None],
+        heavy: trio.Lock,
+    ) -> None:
+        self._stream = stream
+        self._limits = limits
+        self._answer = answer
+        self._note_busy = note_busy
+        self._heavy = heavy  # one for all connections of a uid
+        self._protocol = jsonrpc.Connection(limits=limits.messages)
+        self._slots = trio.Semaphore(LINES_AT_ONCE, max_value=LINES_AT_ONCE)
+        self._writing = trio.Lock()
+        self._reading = trio.CancelScope()  # of the receive at hand: its deadline is moved while it waits
+        self._line_began: float | None = None
+        self._busy = 0  # lines under way
+        self._broken = False  # nothing can be written any more
+        self._refused = False  # we end the connection, not the client
+
+    async def run(self) -> None:
+        """Until the client has left and every line is answered. The caller closes the socket."""
+        async with trio.open_nursery() as lines:
+            await self._read(lines)
+        if self._refused and not self._broken:
+            await self._linger()
+
+    async def _read(self, lines: trio.Nursery) -> None:
+        while not self._broken:
+            chunk = await self._receive()
+            if chunk is None:
+                return
+            events = await self._decode(chunk)
+            events.reverse()
+            while events and not self._broken:
+                event = events.pop()  # the list must not keep what a line's task drops
+                if isinstance(event, jsonrpc.TooLarge):
+                    await self._refuse(event.error)
+                    return
+                await self._slots.acquire()
+                self._begin_line()
+                lines.start_soon(self._line, event)
+                del event
+            if not chunk:
+                return
+            if b"\n" in chunk or self._line_began is None:
+                # Only now: time that we took ourselves, with earlier lines, is not the client's.
+                self._line_began = trio.current_time() if self._protocol.has_partial_line else None
+
+    async def _receive(self) -> bytes | None:
+        """b"" at the end; None when the client is gone or was too slow."""
+        with trio.CancelScope() as self._reading:
+            self._rearm()
+            try:
+                return bytes(await self._stream.receive_some(CHUNK_BYTES))
+            except trio.BrokenResourceError:
+                self._broken = True
+                return None
+        if not self._broken:
+            limits = self._limits
+            if self._line_began is None:
+                problem = f"cannot keep the connection: nothing was asked for {limits.idle_timeout_s:g} s"
+            else:
+                problem = f"cannot take the message: its line did not end within {limits.line_timeout_s:g} s"
+            await self._refuse(_as_error(TimedOut(problem)))
+        return None
+
+    def _rearm(self) -> None:
+        """How long the next byte may take. Called whenever one of the three conditions may have changed."""
+        if self._line_began is not None:
+            self._reading.deadline = self._line_began + self._limits.line_timeout_s
+        elif self._busy:
+            self._reading.deadline = math.inf
+        else:
+            self._reading.deadline = trio.current_time() + self._limits.idle_timeout_s
+
+    async def _decode(self, chunk: bytes) -> list[jsonrpc.Event]:
+        ends_line = not chunk or b"\n" in chunk
+        if not ends_line or self._protocol.pending_bytes + len(chunk) < BIG_LINE_BYTES:
+            return self._feed(chunk)
+        # One at a time per uid, and then a pause as long: a uid's big lines take at most half of the loop.
+        async with self._heavy:
+            began = trio.current_time()
+            events = self._feed(chunk)
+            await trio.sleep(trio.current_time() - began)
+        return events
+
+    def _feed(self, chunk: bytes) -> list[jsonrpc.Event]:
+        return self._protocol.receive_data(chunk) if chunk else self._protocol.receive_eof()
+
+    def _begin_line(self) -> None:
+        self._busy += 1
+        self._note_busy(+1)
+
+    async def _line(self, event: jsonrpc.Member | jsonrpc.Batch) -> None:
+        try:
+            answer = await self._answer(event)
+            del event
+            if answer is not None:
+                await self._send(answer)
+        finally:
+            self._busy -= 1
+            self._slots.release()
+            self._rearm()
+            self._note_busy(-1)
+
+    async def _refuse(self, error: jsonrpc.Error) -> None:
+        self._refused = True
+        await self._send(jsonrpc.encode_error(None, error.code, error.message, error.data))
+
+    async def _send(self, line: bytes) -> None:
+        async with self._writing:
+            if self._broken:
+                return
+            with trio.move_on_after(self._limits.write_timeout_s) as scope:
+                try:
+                    await self._stream.send_all(line)
+                except trio.BrokenResourceError:
+                    self._broken = True
+            if scope.cancelled_caught:
+                self._broken = True
+            if self._broken:
+                self._reading.cancel()
+
+    async def _linger(self) -> None:
+        with trio.move_on_after(LINGER_S), contextlib.suppress(trio.BrokenResourceError):
+            await self._stream.send_eof()
+            left = LINGER_BYTES
+            while left > 0 and (chunk := await self._stream.receive_some(CHUNK_BYTES)):
+                left -= len(chunk)
+
+
+def _as_error(error: CallError) -> jsonrpc.Error:
+    return jsonrpc.Error(code=error.code, message=str(error), data=error.data())
