@@ -1,0 +1,183 @@
+"""A client of the socket: one connection, one call after the other, no event loop. In whatever process uses it.
+
+The command line and the tests use it, and so can a panel:
+
+    with Client() as client:
+        answer = client.call("ClamScanner.start_scan", {"scan_type": "home"})
+
+Framing and limits are rpc/jsonrpc.py's, the same class that the daemon reads with. A client trusts its daemon, so its
+limits are wide; they are there so that a wrong socket cannot fill the memory. Who is asking is not said: the kernel
+tells the daemon. Rejected: trio here (its import costs more than the call), a method per call (methods are data; a
+newer daemon has more of them than this file would know).
+"""
+
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from types import TracebackType
+from typing import Self
+
+from clamscannerd.errors import ClamscannerdError, RemoteProtocolError
+from clamscannerd.rpc import jsonrpc
+from clamscannerd.rpc.names import from_wire, to_wire
+
+__all__ = ["Client", "RemoteError", "Unreachable", "from_wire", "to_wire"]
+
+ENVIRONMENT = "CLAMSCANNERD_SOCKET"
+SYSTEM_SOCKET = "/run/clamscannerd/clamscannerd.sock"
+TIMEOUT_S = 60.0
+"""One call. The daemon answers in milliseconds; a slow passwd (LDAP) and a busy machine get their time."""
+CHUNK_BYTES = 1 << 16
+LIMITS = jsonrpc.Limits(
+    max_message_bytes=512 << 20,  # 100,000 findings whose paths are as long as Linux allows
+    max_containers=4_000_000,  # those findings, each with its messages
+)
+
+
+class Unreachable(ClamscannerdError):
+    """Nobody answers at the socket, or the connection broke before the answer was there."""
+
+    kind = "unreachable"
+    exit_code = 2
+
+
+class RemoteError(ClamscannerdError):
+    """The daemon answered with a JSON-RPC error. `code`, `kind` and `data()` are the daemon's."""
+
+    exit_code = 2
+
+    def __init__(self, code: int, message: str, data: object = None) -> None:
+        super().__init__(message)
+        self.answer = jsonrpc.Error(code=code, message=message, data=data)
+        kind = data.get("kind") if isinstance(data, Mapping) else None
+        # Beside the class variables of the same names: one way to ask an error for its kind, here and in the daemon.
+        vars(self).update(code=code, kind=kind if isinstance(kind, str) else "error")
+
+    def data(self) -> dict[str, object]:
+        data = self.answer.data
+        return {"kind": self.kind, **(data if isinstance(data, dict) else {})}
+
+
+class Client:
+    """A connection to the daemon. Not for several threads at once."""
+
+    def __init__(self, socket_path: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Connects. `socket_path`: None finds the daemon as the contract says ("Wire"). Raises Unreachable."""
+        self._timeout_s = timeout_s
+        self._ids = count(1)
+        self._connection = jsonrpc.Connection(limits=LIMITS)
+        self._events: list[jsonrpc.Event] = []
+        self._socket, self.socket_path = _connect(socket_path or os.environ.get(ENVIRONMENT), timeout_s)
+
+    def call(self, method: str, params: Mapping[str, object] | Sequence[object] = ()) -> object:
+        """The `result` of the answer. Raises RemoteError, Unreachable or RemoteProtocolError."""
+        given: jsonrpc.Params = dict(params) if isinstance(params, Mapping) else list(params)
+        request_id = next(self._ids)
+        line = jsonrpc.encode_request(request_id, method, given or None)
+        deadline = time.monotonic() + self._timeout_s
+        try:
+            self._send(line, deadline)
+            return self._answer(request_id, deadline)
+        except TimeoutError:
+            self.close()  # a late answer must not be taken for the next one's
+            raise self._broken(f"no answer within {self._timeout_s:g} s") from None
+        except OSError as error:
+            self.close()
+            raise self._broken(_cause(error)) from None
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(self, line: bytes, deadline: float) -> None:
+        self._socket.settimeout(_left(deadline))
+        # If the daemon has hung up: what it said before that (idle too long, say) is still to be read.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(line)
+
+    def _answer(self, request_id: int, deadline: float) -> object:
+        while True:
+            while self._events:
+                event = self._events.pop(0)
+                match event:
+                    case jsonrpc.Response(id=got, result=result) if got == request_id:
+                        return result
+                    case jsonrpc.ErrorResponse(id=got, error=error) if got == request_id or got is None:
+                        raise RemoteError(error.code, error.message, error.data)
+                    case jsonrpc.Notification():
+                        pass  # nobody subscribed; not an answer
+                    case _:
+                        self.close()
+                        raise RemoteProtocolError(f"cannot use what {self.socket_path} answers: {_wrong(event)}")
+            self._socket.settimeout(_left(deadline))
+            data = self._socket.recv(CHUNK_BYTES)
+            if not data:
+                self.close()
+                raise self._broken("it closed the connection")
+            self._events = self._connection.receive_data(data)
+
+    def _broken(self, cause: str) -> Unreachable:
+        return Unreachable(f"cannot reach clamscannerd at {self.socket_path}: {cause}")
+
+
+def _wrong(event: jsonrpc.Event) -> str:
+    if isinstance(event, jsonrpc.Invalid | jsonrpc.TooLarge):
+        return event.error.message
+    return f"not the answer to what was asked ({type(event).__name__})"
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _connect(given: str | None, timeout_s: float) -> tuple[socket.socket, str]:
+    """A connected socket and its path. Tries the system's daemon, then the user's own, unless a path is given."""
+    problems: list[tuple[str, OSError]] = []
+    for path in [given] if given else list(_places()):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(timeout_s)
+            connection.connect(path)
+        except OSError as problem:
+            connection.close()
+            problems.append((path, problem))
+        else:
+            return connection, path
+    # A socket that refuses says more than one that is not there.
+    path, error = next((p for p in problems if not isinstance(p[1], FileNotFoundError)), problems[0])
+    hint = "is it running? (systemctl status clamscannerd)"
+    raise Unreachable(f"cannot reach clamscannerd at {path}: {_cause(error)}; {hint}") from None
+
+
+def _places() -> Iterator[str]:
+    yield SYSTEM_SOCKET
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        yield os.path.join(runtime, "clamscannerd", "clamscannerd.sock")
+        return
+    directory = f"/tmp/clamscannerd-{os.getuid()}"  # noqa: S108  its owner and mode are looked at
+    try:
+        facts = os.lstat(directory)
+    except OSError:
+        return
+    # Anybody may make a directory of this name, and would then answer in the daemon's place.
+    if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & 0o077:
+        yield os.path.join(directory, "clamscannerd.sock")
+
+
+def _cause(error: OSError) -> str:
+    cause = error.strerror or str(error) or type(error).__name__
+    return cause[:1].lower() + cause[1:]

@@ -1,0 +1,13 @@
+"""clamscannerctl: what a person or a script types. It runs as whoever typed it, with no rights of its own.
+
+    main.py      commands and options (click) -> calls.py: one answer, or one line of trouble -> client.py -> socket
+                                              -> waiting.py: --wait, until a scan or a disinfection has ended
+                                                    -> progress.py: the same on a terminal (rich)
+    text.py      answers as plain lines; nothing a file name holds reaches the terminal raw
+
+Starting fast matters more here than anywhere else: a panel runs this per page. So neither trio nor rich is imported
+unless someone watches a --wait on a terminal, and `--help` and `--version` do not even import the client.
+
+Rejected: argparse (no completion, and its help has to be written twice), typer (imports rich at once), a library
+of our own over the six calls (scripts have the JSON of `--json` and `call`, which is the contract itself).
+"""

@@ -1,0 +1,322 @@
+"""The commands of clamscannerctl. One function a command: ask, print, return the exit code.
+
+Exit codes are clamscan's: 0 nothing found, 1 found, 2 trouble of any kind (usage, daemon not there, refused); 130 after
+Ctrl-C, which ends a --wait and never the job. Answers go to stdout, everything else to stderr, a line each. With
+`--json` stdout is the JSON-RPC result as one line of ASCII, for the six calls UAPI's whole envelope.
+"""
+
+import json
+import os
+import pwd
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from clamscannerd import __version__
+from clamscannerd.ctl import text
+from clamscannerd.ctl.calls import (
+    FOUND,
+    INTERRUPTED,
+    PROGRAM,
+    TROUBLE,
+    Caller,
+    Json,
+    Options,
+    Refusal,
+    absolute,
+    is_envelope,
+    out,
+    say,
+)
+from clamscannerd.errors import ClamscannerdError
+
+ACTIONS = ("quarantine", "delete", "ignore", "cleanse_mailbox")
+NO_RECORDS = (1 << 53) - 1
+"""A last_id beyond any record: check_disinfection_status then answers how things stand, without the records."""
+
+Command = Callable[..., int]
+
+
+def _options(command: Any) -> Any:  # noqa: ANN401  click's decorators are typed so
+    """The global options, taken before the command and after it: both are typed."""
+
+    def keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
+        if value and parameter.name:
+            setattr(context.ensure_object(Options), parameter.name, value)
+
+    for option in (
+        click.option("--socket", metavar="PATH", expose_value=False, callback=keep, help="The daemon's socket."),
+        click.option(
+            "--user", metavar="NAME", expose_value=False, callback=keep, help="For this user (administrators)."
+        ),
+        click.option("--json", is_flag=True, expose_value=False, callback=keep, help="Print the answer as JSON."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@_options
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Have your files scanned by ClamAV and disinfected.
+
+    Exit codes: 0 nothing found, 1 something found, 2 trouble.
+    """
+
+
+def command(function: Command) -> click.Command:
+    """A command: gets a Caller first, answers an exit code."""
+
+    def run(**arguments: object) -> int:
+        caller = Caller(click.get_current_context().ensure_object(Options))
+        try:
+            return function(caller, **arguments)
+        except Refusal as refusal:
+            return _refused(caller, refusal)
+        except ClamscannerdError as error:
+            return _failed(caller, error)
+        finally:
+            caller.close()
+
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+    made: click.Command = cli.command()(_options(run))
+    return made
+
+
+@command
+def paths(caller: Caller) -> int:
+    """List what can be scanned."""
+    answer = caller.six("get_scan_paths")
+    _print(caller, answer, text.paths_lines(answer["result"]["data"]))
+    return 0
+
+
+@command
+@click.argument("scan_type", metavar="TYPE")
+@click.option("--wait", is_flag=True, help="Wait for its end and print what was found.")
+def scan(caller: Caller, scan_type: str, wait: bool) -> int:  # noqa: FBT001
+    """Start a scan of TYPE (see `paths`)."""
+    answer = caller.six("start_scan", scan_type=scan_type)
+    data: Json = answer["result"]["data"] or {}
+    if wait:
+        return _wait_scan(caller, data.get("scan_id"))
+    position = data.get("queue_position")
+    how = f"is number {position} in the queue" if position else "has been started"
+    lines = [f"scan {text.safe(str(data.get('scan_id', '?')))} ({text.safe(scan_type)}) {how}"]
+    _print(caller, answer, [*lines, f"see how it goes: {caller.options.again('status')}"])
+    return 0
+
+
+@command
+@click.option("--wait", is_flag=True, help="Wait for the end of what is under way.")
+def status(caller: Caller, wait: bool) -> int:  # noqa: FBT001
+    """Show the latest scan, and the disinfection."""
+    if wait:
+        return _wait_scan(caller, None) if caller.options.json else _wait_all(caller)
+    answer = caller.six("get_scan_status")
+    data: Json = answer["result"]["data"]
+    _print(caller, answer, text.status_lines(data))
+    if not caller.options.json:
+        _print_task(caller.six("check_disinfection_status", last_id=NO_RECORDS))
+    return text.scan_exit(data)
+
+
+@command
+def cancel(caller: Caller) -> int:
+    """Stop the scan; what it has found stays listed."""
+    answer = caller.call("Scan.cancel", {})
+    known: Json = answer if isinstance(answer, dict) else {}
+    lines = [f"scan {text.safe(str(known.get('scan_id', '?')))}: {text.safe(str(known.get('state', 'cancelled')))}"]
+    _print(caller, answer, lines)
+    return 0
+
+
+@command
+def infected(caller: Caller) -> int:
+    """List the infected files that still stand."""
+    answer = caller.six("list_infected_files")
+    findings: list[Json] = answer["result"]["data"]
+    lines = text.infected_lines(findings)
+    if not findings and not caller.options.json:
+        found: Json = caller.six("get_scan_status")["result"]["data"]
+        left = "none of them stands any more: " if text.infected_count(found) else ""
+        lines = [f"nothing on the list of {text.scan_name(found)}, {text.state(found)}: {left}{text.result(found)}"]
+    _print(caller, answer, lines)
+    return FOUND if findings else 0
+
+
+@command
+@click.argument("action", type=click.Choice(ACTIONS))
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.UNPROCESSED)
+@click.option("--all", "everything", is_flag=True, help="Every file on the list of infected files.")
+@click.option("--wait", is_flag=True, help="Wait for the end and print what was done.")
+def disinfect(caller: Caller, action: str, files: Sequence[str], everything: bool, wait: bool) -> int:  # noqa: FBT001
+    """Act on infected files.
+
+    Those named, or --all on the list of `infected`. What is deleted or quarantined is kept in the vault for a while.
+    A name that `infected` shows with backslashes can be given to bash as $'...'.
+    """
+    if bool(files) == everything:
+        raise click.UsageError("name the files, or say --all")
+    if everything:
+        asked: dict[str, object] = {"actions": {}, "others": action}
+    else:
+        asked = {"actions": dict.fromkeys(_wire_names(caller.options, files), action)}
+    answer = caller.six("disinfect_files", **asked)
+    data: Json = answer["result"]["data"]
+    if wait:
+        return _wait_task(caller, None if everything else len(files))
+    line = f"task {text.safe(data['task_id'])} is under way, its log is {text.safe(data['log'])}"
+    _print(caller, answer, [line, f"see how it goes: {caller.options.again('status')}"])
+    return 0
+
+
+@command
+@click.argument("method")
+@click.argument("params", metavar="[JSON]", default="{}")
+def call(caller: Caller, method: str, params: str) -> int:
+    """Make any call and print its result.
+
+    JSON: the parameters, an object or an array.
+    """
+    try:
+        given = json.loads(params)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="JSON") from None
+    if not isinstance(given, dict | list):
+        raise click.BadParameter("expected an object or an array", param_hint="JSON")
+    if caller.options.user is not None and given and not isinstance(given, dict):
+        raise click.BadParameter("--user needs parameters by name: an object", param_hint="JSON")
+    answer = caller.call(method, given)
+    if is_envelope(answer) and not answer["result"]["status"]:
+        raise Refusal(answer)
+    out(text.json_line(answer, indent=None if caller.options.json else 2))
+    return 0
+
+
+def _print(caller: Caller, answer: object, lines: Sequence[str]) -> None:
+    for line in [text.json_line(answer)] if caller.options.json else lines:
+        out(line)
+
+
+def _wire_names(options: Options, files: Sequence[str]) -> list[str]:
+    """FILE arguments as the daemon lists them."""
+    from clamscannerd.client import to_wire
+
+    try:
+        home = pwd.getpwnam(options.user).pw_dir if options.user else pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        home = "/"  # the daemon will say what is wrong with this account
+    return [to_wire(absolute(os.fsencode(name), os.fsencode(home))) for name in files]
+
+
+def _wait_scan(caller: Caller, scan_id: object) -> int:
+    from clamscannerd.ctl import waiting
+
+    try:
+        with waiting.watch(json=caller.options.json) as watcher:
+            answer = waiting.scan_end(caller, watcher, scan_id)
+    except KeyboardInterrupt:
+        say(f"the scan goes on; come back with: {caller.options.again('status', '--wait')}")
+        say(f"stop it with: {caller.options.again('cancel')}")
+        return INTERRUPTED
+    found: Json = answer["result"]["data"]
+    if scan_id is not None and found.get("scan_id") != scan_id:
+        say(f"cannot say how scan {scan_id} ended: another has been started since")
+        return TROUBLE
+    findings: list[Json] = []
+    if not caller.options.json and text.infected_count(found):
+        findings = caller.six("list_infected_files")["result"]["data"]
+    _print(caller, answer, [*text.infected_lines(findings), *text.status_lines(found)])
+    return text.scan_exit(found)
+
+
+def _wait_all(caller: Caller) -> int:
+    """The scan, and then the disinfection that may have followed it; an account has one of them at a time."""
+    from clamscannerd.ctl import waiting
+
+    code = _wait_scan(caller, None)
+    if code != INTERRUPTED:
+        try:
+            _print_task(waiting.task_end(caller, waiting.Silent(), after=NO_RECORDS))
+        except KeyboardInterrupt:
+            return _interrupted_task(caller)
+    return code
+
+
+def _print_task(answer: Json) -> None:
+    task: Json = answer["result"]["data"]
+    if task["status"] != "none":
+        out(f"disinfection: {task['status']}, its log is {text.safe(task['log'])}")
+
+
+def _interrupted_task(caller: Caller) -> int:
+    say(f"the disinfection goes on; come back with: {caller.options.again('status', '--wait')}")
+    return INTERRUPTED
+
+
+def _wait_task(caller: Caller, total: int | None) -> int:
+    from clamscannerd.ctl import waiting
+
+    try:
+        with waiting.watch(json=caller.options.json, total=total) as watcher:
+            answer = waiting.task_end(caller, watcher)
+    except KeyboardInterrupt:
+        return _interrupted_task(caller)
+    data: Json = answer["result"]["data"]
+    last: Json = data["details"][-1] if data["details"] else {"state": "error"}
+    lines = [text.record_line(record) for record in data["details"]]
+    _print(caller, answer, [*lines, f"log: {text.safe(data['log'])}"])
+    return TROUBLE if last["state"] == "error" else 0
+
+
+def main() -> int:
+    """The console script. One line for every trouble; a traceback is a bug."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller (`>&-`)
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8
+    try:
+        code = cli.main(prog_name=PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        _misused(error)
+        return TROUBLE
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read has left (`| head`). Python would complain at exit when it flushes what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return TROUBLE
+    return code if isinstance(code, int) else 0
+
+
+def _misused(error: click.ClickException) -> None:
+    """One line, as all trouble here; only a command without anything at all gets the whole help."""
+    message = error.format_message()
+    if "\n" in message:
+        error.show()
+        return
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    say(message.rstrip(".") + (f"; see {context.command_path} --help" if context else ""))
+
+
+def _refused(caller: Caller, refusal: Refusal) -> int:
+    if caller.options.json:
+        out(text.json_line(refusal.answer))
+    for sentence in refusal.errors:
+        say(sentence)
+    return TROUBLE
+
+
+def _failed(caller: Caller, error: ClamscannerdError) -> int:
+    if caller.options.json:
+        out(text.json_line({"error": {"code": error.code, "message": str(error), "data": error.data()}}))
+    say(str(error))
+    return TROUBLE

@@ -1,0 +1,193 @@
+"""Answers of the daemon as plain lines. Pure: no I/O but the clock's time zone; imports nothing of the package.
+
+The lines are meant to stay as they are: people grep them. Whoever needs more takes `--json`.
+
+Everything here is somebody else's text: a file name may hold escape sequences that retitle the terminal, or bidi
+controls that make `exe.txt` of `txt.exe`. So `safe()` goes over every word: names arrive in the wire form (contract,
+"File names"), and what is not printable becomes \\xNN of its UTF-8 bytes. The result can be typed back in bash as
+$'...'. Rejected: dropping such characters (two files would look alike), "?" (the same), colours (pipes).
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Json = dict[str, Any]
+
+# The keys are model.Reason; one that a newer daemon adds is shown by its own name.
+_REASONS: Mapping[str, str] = {
+    "too_big": "over the size limit",
+    "limit": "beyond the engine's limits",
+    "encrypted": "encrypted",
+    "unreadable": "unreadable",
+    "changed": "changed during the scan",
+    "vanished": "gone before they were read",
+    "not_regular": "not regular files",
+    "other_filesystem": "on another file system",
+    "path_too_long": "with too long a path",
+    "excluded": "excluded",
+    "no_signatures": "without signatures to check them against",
+    "timed_out": "timed out",
+    "engine_error": "failed by the engine",
+}
+
+# With one of these the engine did not do its work: "nothing found" would be more than is known.
+_TROUBLE = ("no_signatures", "engine_error", "timed_out")
+
+
+def safe(text: str) -> str:
+    """`text` without anything a terminal acts on: controls, bidi and other invisible characters become \\xNN."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _visible(c) for c in text)
+
+
+def _visible(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
+
+
+def json_line(value: object, *, indent: int | None = None) -> str:
+    """JSON in ASCII: as safe on a terminal as `safe()`, and the same value for a parser."""
+    return json.dumps(value, ensure_ascii=True, indent=indent).replace("\x7f", "\\u007f")
+
+
+def size(number: int) -> str:
+    """Bytes for people: 999 B, 1.2 MiB."""
+    if number < 1024:
+        return f"{number} B"
+    value = float(number)
+    for unit in ("KiB", "MiB", "GiB"):
+        value /= 1024
+        if value < 1023.95:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1024:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 45 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def moment(epoch: float) -> str:
+    """Epoch seconds in local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch))
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """3 files; 1 file."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def not_scanned(counts: Mapping[str, int]) -> str:
+    """`14 not scanned (9 over the size limit, 5 encrypted)`: stands wherever the number of infected files stands."""
+    kinds = sorted(((number, reason) for reason, number in counts.items() if number), key=lambda kind: -kind[0])
+    total = sum(number for number, _ in kinds)
+    if not kinds:
+        return "0 not scanned"
+    parts = ", ".join(f"{number} {_REASONS.get(reason, safe(reason))}" for number, reason in kinds)
+    return f"{total} not scanned ({parts})"
+
+
+def infected_count(status: Json) -> int:
+    """How many infected files the scan found; the list in the answer ends at 1,000."""
+    return int(status.get("infected_file_count", len(status["infected_files"])))
+
+
+def result(status: Json) -> str:
+    """`0 infected, 4986 scanned, 14 not scanned (...)`."""
+    counts: Mapping[str, int] = status.get("not_scanned") or {}
+    return f"{infected_count(status)} infected, {status['scanned_file_count']} scanned, {not_scanned(counts)}"
+
+
+def scan_name(status: Json) -> str:
+    """`scan 12 (home)`."""
+    return f"scan {safe(str(status.get('scan_id', '?')))} ({safe(str(status.get('scan_type', '?')))})"
+
+
+def state(status: Json) -> str:
+    """queued, running, paused, done, cancelled or failed."""
+    return str(status.get("state", "done" if status["scan_complete"] else "running"))
+
+
+def status_lines(status: Json) -> list[str]:
+    """The answer of get_scan_status."""
+    now = state(status)
+    lines = [f"{scan_name(status)}: {now}{_place(status) if now == 'queued' else ''}"]
+    lines.append(f"  started:    {moment(int(status['time_started']))}{_resumed(status)}")
+    met = f"{status['scanned_file_count'] + _left_out(status)} of {status['total_file_count']} files"
+    read = size(int(status["scanned_file_size"]))
+    cached = int(status.get("cached_file_count", 0))
+    lines.append(f"  progress:   {met}, {read} scanned{f', {cached} known from before' if cached else ''}")
+    if now == "running" and not status["scan_complete"]:
+        lines += _motion(status)
+    lines.append(f"  result:     {result(status)}")
+    return lines + _engine(status.get("engine") or {})
+
+
+def _left_out(status: Json) -> int:
+    return sum((status.get("not_scanned") or {}).values())
+
+
+def _place(status: Json) -> str:
+    position = status.get("queue_position")
+    return f", number {position} in the queue" if position else ""
+
+
+def _resumed(status: Json) -> str:
+    times = int(status.get("resumed") or 0)
+    return f", started over {plural(times, 'time')}" if times else ""
+
+
+def _motion(status: Json) -> list[str]:
+    speed, eta = status.get("files_per_second"), status.get("eta_seconds")
+    parts = [f"{speed:.0f} files/s"] if speed else []
+    parts += [f"about {duration(float(eta))} left"] if eta is not None else []
+    lines = [f"  speed:      {', '.join(parts)}"] if parts else []
+    current = status["current_file"]
+    return lines + ([f"  now at:     {safe(current)}"] if current else [])
+
+
+def _engine(engine: Json) -> list[str]:
+    if not engine.get("version"):
+        return []
+    line = f"  engine:     {safe(str(engine['version']))}"
+    if engine.get("database"):
+        line += f", signatures {engine['database']}"
+        line += f" of {moment(float(engine['database_time']))}" if engine.get("database_time") else ""
+    return [line, *(f"  blind to:   {safe(str(what))}" for what in engine.get("blind") or ())]
+
+
+def infected_lines(findings: Iterable[Json]) -> list[str]:
+    """`/home/x/file: Signature FOUND`, as clamscan prints it."""
+    return [f"{safe(found['file'])}: {safe(found['virus_type'])} FOUND" for found in findings]
+
+
+def paths_lines(paths: Sequence[Json]) -> list[str]:
+    """`home   Scan Entire Home Directory`."""
+    width = max((len(safe(path["id"])) for path in paths), default=0)
+    return [f"{safe(path['id']):<{width}}  {safe(path['message'])}" for path in paths]
+
+
+def record_line(record: Json) -> str:
+    """One record of the log."""
+    message = safe(str(record.get("message") or ""))
+    if record["type"] == "step":
+        return f"{record['state']}: {safe(record['file'])}{f' ({message})' if message else ''}"
+    if record["type"] == "done":
+        return f"done: {record['state']}{f', {message}' if message else ''}"
+    return f"{record['state']}: {message}"
+
+
+def scan_exit(status: Json) -> int:
+    """As clamscan's: 0 nothing found, 1 found, 2 trouble. Found comes first: it is what somebody must act on."""
+    if infected_count(status):
+        return 1
+    if state(status) in {"cancelled", "failed"}:
+        return 2
+    counts: Mapping[str, int] = status.get("not_scanned") or {}
+    return 2 if any(counts.get(reason) for reason in _TROUBLE) else 0
