@@ -78,6 +78,8 @@ def command(function: Command) -> click.Command:
             return _refused(caller, refusal)
         except ClamscannerdError as error:
             return _failed(caller, error)
+        except BrokenPipeError:
+            return _reader_left()  # before click sees it, whose exit code for this is 1: "found"
         finally:
             caller.close()
 
@@ -291,10 +293,14 @@ def main() -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read has left (`| head`). Python would complain at exit when it flushes what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return TROUBLE
+        return _reader_left()
     return code if isinstance(code, int) else 0
+
+
+def _reader_left() -> int:
+    """Whoever read has left (`| head`). Python would complain at exit, when it flushes what was not taken."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return TROUBLE
 
 
 def _misused(error: click.ClickException) -> None:
