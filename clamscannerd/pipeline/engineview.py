@@ -1,0 +1,61 @@
+"""The engines as a job sees them: a session when there is one to be had, waiting while there is none. [daemon]"""
+
+import socket
+from typing import Protocol
+
+import trio
+
+from clamscannerd.errors import EngineLost
+from clamscannerd.model import EngineInfo
+
+_PAUSE_S = 0.5  # between two tries while the engine answers pings and yet gives no session
+
+
+class EngineState(Protocol):
+    """What jobs need of engine/sessions.EngineState."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+    @property
+    def signatures(self) -> bool: ...
+    @property
+    def max_file_size(self) -> int: ...
+
+
+class Engines(Protocol):
+    """What engine/sessions.py gives to jobs."""
+
+    def state(self) -> EngineState: ...
+    def in_flight_budget(self, cores: int, configured: int) -> int: ...
+    async def open_session(self) -> socket.socket: ...
+    async def wait_ready(self, timeout_s: float) -> None: ...
+
+
+class EngineView:
+    """Sessions for jobs; waits up to `wait_s` for an engine that went away."""
+
+    def __init__(self, engines: Engines, *, cores: int, in_flight: int, wait_s: float) -> None:
+        self._engines = engines
+        self._cores = cores
+        self._in_flight = in_flight
+        self._wait_s = wait_s
+
+    def budget(self) -> int:
+        """Files at the engine over all scans."""
+        return self._engines.in_flight_budget(self._cores, self._in_flight)
+
+    def view(self) -> EngineState:
+        return self._engines.state()
+
+    async def session(self) -> socket.socket:
+        """A session, now or when the engine is back. Raises EngineLost after `wait_s`."""
+        reason = "no engine answered"
+        with trio.move_on_after(self._wait_s):
+            while True:
+                try:
+                    await self._engines.wait_ready(self._wait_s)
+                    return await self._engines.open_session()
+                except EngineLost as error:
+                    reason = str(error)
+                await trio.sleep(_PAUSE_S)
+        raise EngineLost(f"no engine for {self._wait_s:g} s: {reason}")

@@ -1,0 +1,249 @@
+"""One scan: worker, engine sessions, findings and counts into the store. [daemon]
+
+The worker reports; this side records. A session that the worker lost is replaced when the engine is back, while its
+reports keep coming. A worker that dies under the job is started again, a few times: the scan starts over under its id,
+with what it had found looked at again first. Only the end of the whole walk is `done`.
+"""
+
+import logging
+import socket
+import time
+from collections.abc import Sequence
+
+import trio
+
+from clamscannerd.errors import EngineLost, SpawnRefused, WorkerFailed
+from clamscannerd.model import Account, FindingState, Frozen, Scan, ScanState
+from clamscannerd.pipeline.engineview import EngineView
+from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, one_of, open_worker
+from clamscannerd.pipeline.shares import Shares
+from clamscannerd.state.live import Live, LiveScan
+from clamscannerd.state.store import Store
+from clamscannerd.state.store_values import NewFinding
+from clamscannerd.worker.messages import (
+    BATCH_BYTES,
+    Cancel,
+    Cleared,
+    Found,
+    NeedSession,
+    NoSession,
+    Progress,
+    Recheck,
+    Reply,
+    ScanJob,
+    Scanned,
+    Sessions,
+    Skipped,
+    Window,
+)
+
+log = logging.getLogger(__name__)
+
+CANCELLED = "the scan was cancelled: what it found until then stands"
+
+_SAVE_S = 5.0  # counts of a running scan reach the disk this often: after a crash it starts over anyway
+_PARK_S = 5.0  # one commit; a disk that takes longer leaves the scan `running`, which the next start recovers
+_CANCEL_S = 10.0  # a worker told to cancel answers within one reply of the engine
+
+
+class ScanLimits(Frozen, frozen=True, kw_only=True):
+    """Bounds of a scan; defaults and reasons stand in config.Scans and config.State."""
+
+    silence_s: float
+    deadline_s: float
+    file_deadline_s: float
+    retries: int
+    max_skipped: int
+    excludes: tuple[bytes, ...] = ()  # relative to the home; a user's own daemon leaves out its state
+
+
+class ScanJobs:
+    """Runs scans; one `run` is one job."""
+
+    def __init__(self, *, store: Store, live: Live, spawner: Spawner, engines: EngineView, limits: ScanLimits) -> None:
+        self.store = store
+        self.spawner = spawner
+        self.engines = engines
+        self.limits = limits  # replaced by a reload
+        self.shares = Shares(engines.budget)
+        self._live = live
+
+    async def run(self, scan: Scan, account: Account, lock_fd: int, cancelled: trio.Event) -> None:
+        """From queued to an end. When the daemon stops meanwhile, the scan is parked and goes on at its next start.
+
+        `cancelled` is set by Scan.cancel.
+        """
+        live = LiveScan(scan, cancelled)
+        self._live.add(live)
+        self.shares.join()
+        ended = False
+        try:
+            state, message = await self._attempts(live, account, lock_fd)
+            await self.store.end_scan(scan.id, state, live.counts, message, time.time())
+            ended = True
+            log.info("scan %d of uid %d: %s", scan.id, account.uid, state.value)
+        finally:
+            self.shares.leave()
+            self._live.remove(live)
+            if not ended:
+                with trio.CancelScope(shield=True), trio.move_on_after(_PARK_S):
+                    await self.store.park_scan(scan.id)
+
+    async def _attempts(self, live: LiveScan, account: Account, lock_fd: int) -> tuple[ScanState, str]:
+        attempt = 0
+        with trio.move_on_after(self.limits.deadline_s):
+            while True:
+                if live.cancelled.is_set():
+                    return ScanState.CANCELLED, CANCELLED
+                try:
+                    return await _Attempt(self, live, account).run(lock_fd)
+                except HomeUnusable as error:
+                    return ScanState.FAILED, f"cannot scan: {error}"
+                except (WorkerFailed, SpawnRefused) as error:
+                    attempt += 1
+                    log.warning("scan %d: attempt %d: %s", live.scan.id, attempt, error)
+                    if attempt > self.limits.retries:
+                        return ScanState.FAILED, f"cannot finish the scan: {error}"
+                    live.scan = await self.store.park_scan(live.scan.id)
+                except EngineLost as error:
+                    return ScanState.FAILED, f"cannot finish the scan: {error}"
+        return ScanState.FAILED, f"cannot finish the scan: it took longer than {self.limits.deadline_s:g} s"
+
+
+class _Attempt:
+    """One worker's try at a scan."""
+
+    def __init__(self, jobs: ScanJobs, live: LiveScan, account: Account) -> None:
+        self._jobs = jobs
+        self._live = live
+        self._account = account
+        self._store = jobs.store
+
+    async def run(self, lock_fd: int) -> tuple[ScanState, str]:
+        jobs = self._jobs
+        session = await self._first_session()
+        if session is None:
+            return ScanState.CANCELLED, CANCELLED
+        with session:
+            scan = await self._store.begin_scan(self._live.scan.id, jobs.engines.view().info, time.time())
+            earlier = [f.path for f in await self._store.scan_findings(scan.id) if f.state is FindingState.STANDING]
+            self._live.restart(scan, earlier)
+            async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.silence_s) as link:
+                await link.send(self._job(), [session.fileno()])
+                await _send_rechecks(link, earlier)
+                return await self._follow(link)
+
+    async def _first_session(self) -> socket.socket | None:
+        """A session for the start; None when the scan was cancelled while waiting for an engine."""
+        found: list[socket.socket] = []
+        with one_of(EngineLost):
+            async with trio.open_nursery() as nursery:
+
+                async def give_up_when_cancelled() -> None:
+                    await self._live.cancelled.wait()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(give_up_when_cancelled)
+                found.append(await self._jobs.engines.session())
+                nursery.cancel_scope.cancel()
+        return found[0] if found else None
+
+    def _job(self) -> ScanJob:
+        jobs, view = self._jobs, self._jobs.engines.view()
+        return ScanJob(
+            roots=self._live.scan.paths,
+            excludes=jobs.limits.excludes,
+            window=jobs.shares.share(),
+            max_file_size=view.max_file_size,
+            clean_allowed=view.signatures,
+            file_deadline_s=jobs.limits.file_deadline_s,
+            max_skipped=jobs.limits.max_skipped,
+            fds=1,
+        )
+
+    async def _follow(self, link: WorkerLink) -> tuple[ScanState, str]:
+        """Take replies until Scanned; beside it, tell the worker of its share and of a cancel."""
+        outcome: list[Scanned] = []
+        with one_of(WorkerFailed):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tell_shares, link)
+                nursery.start_soon(self._tell_cancel, link)
+                saved = trio.current_time()
+                while True:
+                    reply = await link.receive()
+                    if isinstance(reply, Scanned):
+                        outcome.append(reply)
+                        break
+                    if isinstance(reply, NeedSession):
+                        nursery.start_soon(self._bring_session, link, reply.reason)
+                        continue
+                    await self._record(reply)
+                    if trio.current_time() - saved > _SAVE_S:
+                        saved = trio.current_time()
+                        await self._store.save_progress(self._live.scan.id, self._live.counts, self._live.scan.engine)
+                nursery.cancel_scope.cancel()
+        return self._end(outcome[0])
+
+    def _end(self, reply: Scanned) -> tuple[ScanState, str]:
+        self._live.progress(reply.counts, b"")
+        if reply.complete:
+            return ScanState.DONE, ""
+        if self._live.cancelled.is_set():
+            return ScanState.CANCELLED, CANCELLED
+        return ScanState.FAILED, f"cannot finish the scan: {reply.reason}"
+
+    async def _record(self, reply: Reply) -> None:
+        scan_id = self._live.scan.id
+        match reply:
+            case Progress():
+                self._live.progress(reply.counts, reply.current)
+            case Found():
+                new = [NewFinding(path=f.path, identity=f.identity, signature=f.signature) for f in reply.files]
+                for finding in await self._store.add_findings(scan_id, new, time.time()):
+                    self._live.infected[finding.path] = None
+                    log.info("scan %d: %r is infected: %s", scan_id, finding.path, finding.signature)
+            case Cleared():
+                await self._store.clear_findings(scan_id, list(reply.paths))
+                for path in reply.paths:
+                    self._live.infected.pop(path, None)
+            case Skipped():
+                await self._store.add_not_scanned(scan_id, [(f.path, f.reason) for f in reply.files])
+            case _:
+                raise WorkerFailed(f"worker sent {type(reply).__name__} during a scan")
+
+    async def _bring_session(self, link: WorkerLink, reason: str) -> None:
+        log.info("scan %d: new session wanted: %r", self._live.scan.id, reason[:200])
+        try:
+            session = await self._jobs.engines.session()
+        except EngineLost as error:
+            await link.send(NoSession(reason=str(error)))
+            return
+        view = self._jobs.engines.view()
+        self._live.engine(view.info)
+        with session:
+            answer = Sessions(fds=1, max_file_size=view.max_file_size, clean_allowed=view.signatures)
+            await link.send(answer, [session.fileno()])
+
+    async def _tell_shares(self, link: WorkerLink) -> None:
+        while True:
+            await self._jobs.shares.wait_changed()
+            await link.send(Window(window=self._jobs.shares.share()))
+
+    async def _tell_cancel(self, link: WorkerLink) -> None:
+        await self._live.cancelled.wait()
+        await link.send(Cancel())
+        await trio.sleep(_CANCEL_S)
+        raise WorkerFailed("worker did not cancel in time")
+
+
+async def _send_rechecks(link: WorkerLink, paths: Sequence[bytes]) -> None:
+    """What was found before, in messages of bounded size; the last says so."""
+    batch: list[bytes] = []
+    size = 0
+    for path in paths:
+        batch.append(path)
+        size += len(path) + 8
+        if size > BATCH_BYTES:
+            await link.send(Recheck(paths=tuple(batch), last=False))
+            batch, size = [], 0
+    await link.send(Recheck(paths=tuple(batch), last=True))

@@ -1,0 +1,243 @@
+"""Picks the next job and runs it: fairly per account, again after a crash, never two for one account. [daemon]
+
+An account has at most one job queued or running, so serving in the order asked is serving accounts in turn: nobody
+can queue twice. Scans wait while no engine answers; tasks do not need one. The truth of what waits is the database; what
+runs is known here.
+
+Per job the account's lock (flock on locks/UID) is held, and the same open file goes down to the worker: a worker that
+outlives its daemon delays the next job of its own account, and no other's.
+"""
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Literal
+
+import trio
+
+from clamscannerd.errors import MonitorLost, StateError, UnknownAccount
+from clamscannerd.model import Account, Counts, Frozen, Scan, ScanState, Task
+from clamscannerd.state.store import Job, Store
+
+log = logging.getLogger(__name__)
+
+_LOCKED_S = 1.0  # until a busy account is looked at again: its old worker leaves at once when it reads EOF
+_TROUBLE_S = 30.0  # after a failed look-up of an account, or a fault in a job
+_MAX_FAULTS = 3  # unexpected exceptions of one job before it is ended as failed
+
+RunScan = Callable[[Scan, Account, int, trio.Event], Awaitable[None]]
+RunTask = Callable[[Task, Account, int], Awaitable[None]]
+FailTask = Callable[[Task, str], Awaitable[None]]
+Resolve = Callable[[int, str], Awaitable[Account]]
+"""(uid, name) -> the account as passwd has it now. UnknownAccount: it is gone, or another; TimeoutError: later."""
+
+
+class RunnerStatistics(Frozen, frozen=True, kw_only=True):
+    scans: int
+    tasks: int
+    waiting: int
+
+
+class Slots(Frozen, frozen=True, kw_only=True):
+    """How many jobs of each kind run at once."""
+
+    scans: int
+    tasks: int
+
+
+class _Running:
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.cancelled = trio.Event()
+        self.scope = trio.CancelScope()
+
+
+class Runner:
+    """One per daemon."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        locks: Path,
+        slots: Slots,
+        run_scan: RunScan,
+        run_task: RunTask,
+        fail_task: FailTask,
+        resolve: Resolve,
+        engine_ready: Callable[[], bool],
+    ) -> None:
+        self.slots = slots  # replaced by a reload
+        self._store = store
+        self._locks = locks
+        self._run_scan = run_scan
+        self._run_task = run_task
+        self._fail_task = fail_task
+        self._resolve = resolve
+        self._engine_ready = engine_ready
+        self._running: dict[tuple[int, str], _Running] = {}
+        self._not_before: dict[tuple[str, int], float] = {}
+        self._faults: dict[tuple[str, int], int] = {}
+        self._held: set[int] = set()  # scans being cancelled before they started
+        self._waiting = 0
+        self._stopping = False
+        self._changed = trio.Event()
+        self._ended = trio.Event()  # a job ended
+
+    # --- for the service
+
+    def wake(self) -> None:
+        """Something was queued, an engine came back, a setting changed."""
+        self._changed.set()
+
+    async def position(self, uid: int, name: str) -> int:
+        """Of the account's job among those waiting, from 1; 0 when it runs or there is none."""
+        if (uid, name) in self._running:
+            return 0
+        for place, job in enumerate(await self._store.waiting_jobs(), start=1):
+            if (job.uid, job.name) == (uid, name):
+                return place
+        return 0
+
+    async def cancel_scan(self, scan: Scan) -> None:
+        """A running scan is told, a queued one is ended here."""
+        running = self._running.get((scan.uid, scan.name))
+        if running is not None and running.job.kind == "scan" and running.job.id == scan.id:
+            running.cancelled.set()
+            return
+        self._held.add(scan.id)
+        try:
+            message = "the scan was cancelled before it started"
+            await self._store.end_scan(scan.id, ScanState.CANCELLED, scan.counts, message, time.time())
+        finally:
+            self._held.discard(scan.id)
+            self.wake()
+
+    def statistics(self) -> RunnerStatistics:
+        kinds = [running.job.kind for running in self._running.values()]
+        return RunnerStatistics(scans=kinds.count("scan"), tasks=kinds.count("task"), waiting=self._waiting)
+
+    # --- the loop
+
+    async def serve(self) -> None:
+        """Until cancelled. Jobs run in a nursery of their own; an exception in one ends only that one."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._changed = trio.Event()
+                soonest = await self._start_all(nursery)
+                with trio.move_on_at(soonest):
+                    await self._changed.wait()
+
+    async def _start_all(self, nursery: trio.Nursery) -> float:
+        """Start what may start; returns the time at which to look again without being woken."""
+        soonest = float("inf")
+        waiting = [] if self._stopping else await self._store.waiting_jobs()
+        self._waiting = len([job for job in waiting if (job.uid, job.name) not in self._running])
+        for job in waiting:
+            # No await from here to the entry in _running: two rounds never pick the same account.
+            if (job.uid, job.name) in self._running or (job.kind == "scan" and job.id in self._held):
+                continue
+            not_before = self._not_before.get((job.kind, job.id), 0.0)
+            if not_before > trio.current_time():
+                soonest = min(soonest, not_before)
+                continue
+            if self._stopping or not self._has_room(job.kind):
+                continue
+            running = _Running(job)
+            self._running[job.uid, job.name] = running
+            nursery.start_soon(self._contain, running)
+        return soonest
+
+    def _has_room(self, kind: Literal["scan", "task"]) -> bool:
+        active = sum(running.job.kind == kind for running in self._running.values())
+        if kind == "scan":
+            return active < self.slots.scans and self._engine_ready()
+        return active < self.slots.tasks
+
+    async def _contain(self, running: _Running) -> None:
+        """One of the two places that catch Exception: a fault in one job is logged, counted, and harms no other."""
+        job = running.job
+        key = (job.kind, job.id)
+        try:
+            with running.scope:
+                await self._run(running)
+            self._faults.pop(key, None)
+        except (StateError, MonitorLost):
+            raise  # not this job's fault: nothing can go on without them
+        except Exception:
+            log.exception("%s %d of uid %d: unexpected fault", job.kind, job.id, job.uid)
+            self._faults[key] = self._faults.get(key, 0) + 1
+            self._not_before[key] = trio.current_time() + _LOCKED_S
+            if self._faults[key] >= _MAX_FAULTS:
+                await self._fail(job, "of an internal fault, which the daemon's log describes")
+        finally:
+            del self._running[job.uid, job.name]
+            self._ended.set()
+            self._ended = trio.Event()
+            self.wake()
+
+    async def _run(self, running: _Running) -> None:
+        job = running.job
+        later = (job.kind, job.id)
+        try:
+            account = await self._resolve(job.uid, job.name)
+        except UnknownAccount as error:
+            await self._fail(job, str(error))
+            return
+        except TimeoutError:
+            log.warning("%s %d: the account of uid %d cannot be looked up now", job.kind, job.id, job.uid)
+            self._not_before[later] = trio.current_time() + _TROUBLE_S
+            return
+        lock_fd = self._lock(job.uid)
+        if lock_fd is None:
+            self._not_before[later] = trio.current_time() + _LOCKED_S
+            return
+        try:
+            self._not_before.pop(later, None)
+            if job.kind == "scan":
+                scan = await self._store.get_scan(job.id)
+                if scan is not None and scan.state is ScanState.QUEUED:
+                    await self._run_scan(scan, account, lock_fd, running.cancelled)
+            else:
+                task = await self._store.get_task(job.id)
+                if task is not None:
+                    await self._run_task(task, account, lock_fd)
+        finally:
+            os.close(lock_fd)
+
+    def _lock(self, uid: int) -> int | None:
+        """The account's lock, or None while an old worker holds it."""
+        fd = os.open(self._locks / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        return fd
+
+    async def _fail(self, job: Job, message: str) -> None:
+        """End a job that cannot run."""
+        self._faults.pop((job.kind, job.id), None)
+        if job.kind == "scan":
+            scan = await self._store.get_scan(job.id)
+            counts = scan.counts if scan is not None else Counts()
+            await self._store.end_scan(job.id, ScanState.FAILED, counts, f"cannot scan: {message}", time.time())
+        else:
+            task = await self._store.get_task(job.id)
+            if task is not None:
+                await self._fail_task(task, f"cannot act on it: {message}")
+
+    async def drain(self, patience_s: float) -> None:
+        """Stop: scans are parked at once, tasks get `patience_s` to end their step; then those are parked too."""
+        self._stopping = True
+        for running in self._running.values():
+            if running.job.kind == "scan":
+                running.scope.cancel()
+        with trio.move_on_after(patience_s):
+            while self._running:
+                await self._ended.wait()
+        for running in list(self._running.values()):
+            running.scope.cancel()
