@@ -1,0 +1,182 @@
+"""The database's schema, every column explained, and the way from older versions. [daemon] Pure text and numbers.
+
+The text below is the manual of state.db: nobody should need the code to read a state directory. Kept in a module
+and not in a .sql file, so that the package is whole without package data.
+
+Conventions: names of files are BLOB, as bytes, relative to the account's home. Times are REAL, Unix epoch seconds.
+Sizes are bytes. dev, ino and mtime_ns are as model.int64 gives them: signed 64-bit numbers with the kernel's bits.
+Ids are AUTOINCREMENT where somebody else may remember them: never used twice, also after rows were pruned.
+"""
+
+APPLICATION_ID = 0x43534344
+"""`CSCD`, in SQLite's header: a file without it is not ours and is not touched."""
+
+VERSION = 1
+"""PRAGMA user_version of what this program writes. Higher in the file: a newer program wrote it, we refuse."""
+
+SCHEMA = """
+-- Counters. One row, `turn`: the number of jobs (scans and tasks) ever asked for. It orders the queue, where a clock
+-- could step back, and gives the first half of a task's public id.
+CREATE TABLE sequence (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL CHECK (value >= 0)
+) STRICT, WITHOUT ROWID;
+INSERT INTO sequence VALUES ('turn', 0);
+
+-- Whose state it is. By uid AND name: when another name stands behind a uid, the old rows are not the newcomer's.
+CREATE TABLE account (
+    id   INTEGER PRIMARY KEY,
+    uid  INTEGER NOT NULL CHECK (uid BETWEEN 0 AND 4294967294),
+    name TEXT    NOT NULL CHECK (name <> ''),
+    UNIQUE (uid, name)
+) STRICT;
+
+-- One scan of one account.
+CREATE TABLE scan (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,  -- scan_id on the wire
+    account       INTEGER NOT NULL REFERENCES account (id),
+    turn          INTEGER NOT NULL UNIQUE,            -- its place in the queue, kept when it is parked
+    scan_type     TEXT    NOT NULL,                   -- as asked for: home, mail, ...
+    paths         BLOB    NOT NULL CHECK (length(paths) > 0),  -- what it covers, NUL between them; "." is the home
+    state         TEXT    NOT NULL
+                  CHECK (state IN ('queued', 'running', 'paused', 'done', 'cancelled', 'failed')),
+    asked_by      INTEGER NOT NULL,                   -- uid of the peer: the account's or an admin's
+    asked_at      REAL    NOT NULL,
+    started_at    REAL,                               -- of the first run; NULL until then
+    ended_at      REAL,                               -- NULL until done, cancelled or failed
+    resumed       INTEGER NOT NULL DEFAULT 0,         -- how often it was interrupted and queued again
+    total_files   INTEGER NOT NULL DEFAULT 0,         -- every entry met that is no directory
+    total_bytes   INTEGER NOT NULL DEFAULT 0,
+    scanned_files INTEGER NOT NULL DEFAULT 0,         -- with the verdict clean or infected, cached ones included
+    scanned_bytes INTEGER NOT NULL DEFAULT 0,
+    infected_files INTEGER NOT NULL DEFAULT 0,        -- all found, also those beyond max_findings_per_scan
+    cached_files  INTEGER NOT NULL DEFAULT 0,
+    not_scanned   TEXT    NOT NULL DEFAULT '{}',      -- JSON object: reason -> count, all of them
+    engine        TEXT    NOT NULL DEFAULT '{}',      -- JSON object: version, database, database_time, blind
+    message       TEXT    NOT NULL DEFAULT '',        -- why it failed or was cancelled; '' otherwise
+    CHECK ((ended_at IS NOT NULL) = (state IN ('done', 'cancelled', 'failed'))),
+    UNIQUE (account, id)
+) STRICT;
+-- One job of an account at a time (architecture, rule 10).
+CREATE UNIQUE INDEX scan_under_way ON scan (account) WHERE state IN ('queued', 'running', 'paused');
+
+-- One infected file that a scan found. A path of an account stands at most once: in the last scan that found it.
+CREATE TABLE finding (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    scan      INTEGER NOT NULL,
+    account   INTEGER NOT NULL,      -- the scan's; here too so that the index below can hold the rule above
+    path      BLOB    NOT NULL CHECK (length(path) BETWEEN 1 AND 4095),
+    dev       INTEGER NOT NULL,      -- dev to sha256: the identity taken at detection (rule 5)
+    ino       INTEGER NOT NULL,
+    size      INTEGER NOT NULL CHECK (size >= 0),
+    mtime_ns  INTEGER NOT NULL,
+    sha256    BLOB    NOT NULL CHECK (length(sha256) = 32),
+    signature TEXT    NOT NULL CHECK (signature <> ''),
+    state     TEXT    NOT NULL       -- cleared: looked at later and gone, clean, or standing in a later scan's row
+              CHECK (state IN ('standing', 'deleted', 'quarantined', 'cleansed', 'cleared')),
+    found_at  REAL    NOT NULL,
+    UNIQUE (scan, path),
+    FOREIGN KEY (account, scan) REFERENCES scan (account, id) ON DELETE CASCADE
+) STRICT;
+CREATE UNIQUE INDEX finding_standing ON finding (account, path) WHERE state = 'standing';
+CREATE INDEX finding_of_scan ON finding (scan, id) WHERE state = 'standing';
+CREATE INDEX finding_owner ON finding (account, scan);
+
+-- Files that a scan could not vouch for, as far as kept (max_not_scanned_per_scan); scan.not_scanned counts them all.
+CREATE TABLE not_scanned (
+    scan   INTEGER NOT NULL REFERENCES scan (id) ON DELETE CASCADE,
+    seq    INTEGER NOT NULL CHECK (seq >= 1),  -- in the order reported, from 1, without gaps
+    path   BLOB    NOT NULL CHECK (length(path) >= 1),
+    reason TEXT    NOT NULL CHECK (reason <> ''),
+    PRIMARY KEY (scan, seq)
+) STRICT, WITHOUT ROWID;
+
+-- One disinfection.
+CREATE TABLE task (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    public_id  TEXT    NOT NULL UNIQUE,   -- task_id on the wire: the turn in 8 hex digits, "/", 14 random ones
+    account    INTEGER NOT NULL REFERENCES account (id),
+    scan       INTEGER NOT NULL,          -- whose findings were chosen from; may be pruned before the task is
+    turn       INTEGER NOT NULL UNIQUE,
+    state      TEXT    NOT NULL CHECK (state IN ('queued', 'running', 'done')),
+    asked_by   INTEGER NOT NULL,
+    asked_at   REAL    NOT NULL,
+    started_at REAL,                      -- of the first run; NULL until then
+    ended_at   REAL,                      -- set with the done record
+    CHECK ((ended_at IS NOT NULL) = (state = 'done'))
+) STRICT;
+CREATE INDEX task_owner ON task (account, id);
+CREATE UNIQUE INDEX task_under_way ON task (account) WHERE state <> 'done';
+
+-- One file of a task. Committed as doing before the worker is told, as ended after its proof (rule 6).
+CREATE TABLE step (
+    task      INTEGER NOT NULL REFERENCES task (id) ON DELETE CASCADE,
+    seq       INTEGER NOT NULL CHECK (seq >= 1),   -- in the order asked, from 1, without gaps
+    path      BLOB    NOT NULL CHECK (length(path) BETWEEN 1 AND 4095),
+    action    TEXT    NOT NULL CHECK (action IN ('ignore', 'delete', 'quarantine', 'cleanse_mailbox')),
+    finding   INTEGER NOT NULL,                    -- id of the finding; its row may be pruned before this one
+    dev       INTEGER NOT NULL,                    -- dev to signature: the finding's, as of the asking
+    ino       INTEGER NOT NULL,
+    size      INTEGER NOT NULL,
+    mtime_ns  INTEGER NOT NULL,
+    sha256    BLOB    NOT NULL CHECK (length(sha256) = 32),
+    signature TEXT    NOT NULL,
+    state     TEXT    NOT NULL CHECK (state IN ('waiting', 'doing', 'ended')),
+    capture   BLOB    NOT NULL DEFAULT x'',        -- random name in the file's directory; empty until doing
+    outcome   TEXT    CHECK (outcome IN ('deleted', 'quarantined', 'mailbox-cleansed', 'no-action', 'error')),
+    message   TEXT,                                -- NULL: nothing to say
+    item      INTEGER,                             -- what the vault keeps of it; the item may be removed since
+    ended_at  REAL,
+    CHECK ((state = 'doing') <= (length(capture) > 0)),
+    CHECK ((state = 'ended') = (outcome IS NOT NULL)),
+    CHECK ((state = 'ended') = (ended_at IS NOT NULL)),
+    PRIMARY KEY (task, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX step_open ON step (task, state, seq) WHERE state <> 'ended';
+
+-- The log of a task, as written to the home and answered as details: the truth of both.
+CREATE TABLE record (
+    task INTEGER NOT NULL REFERENCES task (id) ON DELETE CASCADE,
+    id   INTEGER NOT NULL CHECK (id >= 1),         -- from 1 without gaps
+    kind TEXT    NOT NULL CHECK (kind IN ('step', 'warning', 'error', 'done')),  -- warning, error: an issue's state
+    body BLOB    NOT NULL,                         -- the JSON object, byte for byte, without the newline
+    PRIMARY KEY (task, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX record_error ON record (task) WHERE kind = 'error';
+
+-- The vault's index: one content each. Outlives the task and the scan it came from.
+CREATE TABLE item (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    account     INTEGER NOT NULL REFERENCES account (id),
+    task        INTEGER NOT NULL,        -- task and seq: the step it came from
+    seq         INTEGER NOT NULL,
+    path        BLOB    NOT NULL CHECK (length(path) BETWEEN 1 AND 4095),
+    action      TEXT    NOT NULL CHECK (action IN ('delete', 'quarantine', 'cleanse_mailbox')),
+    size        INTEGER NOT NULL CHECK (size >= 0),    -- while receiving: as announced, and so held against the caps
+    sha256      BLOB    CHECK (length(sha256) = 32),   -- of the original content, taken by the daemon itself
+    signature   TEXT    NOT NULL,
+    owner       INTEGER NOT NULL,        -- owner to xattrs: the worker's word, for a restore
+    grp         INTEGER NOT NULL,
+    mode        INTEGER NOT NULL,        -- permission bits
+    mtime_ns    INTEGER NOT NULL,
+    xattrs      BLOB    NOT NULL,        -- opaque here; empty: none
+    file        TEXT    NOT NULL UNIQUE CHECK (length(file) = 32),  -- vault/<first 2>/<file>.item; random
+    state       TEXT    NOT NULL CHECK (state IN ('receiving', 'kept', 'removed')),
+                -- receiving: the file may be there, whole or not, and is worth nothing.
+                -- kept: the file is there, whole and on disk. removed: the file is being unlinked, then the row goes.
+    reserved_at REAL    NOT NULL,
+    kept_at     REAL,
+    expires_at  REAL,
+    CHECK ((state = 'receiving') = (sha256 IS NULL)),
+    CHECK ((state = 'receiving') = (kept_at IS NULL)),
+    CHECK ((state = 'receiving') = (expires_at IS NULL))
+) STRICT;
+CREATE INDEX item_usage ON item (account, state, size);
+CREATE INDEX item_of_step ON item (task, seq);
+CREATE INDEX item_expiry ON item (expires_at) WHERE state = 'kept';
+CREATE INDEX item_in_passing ON item (state) WHERE state <> 'kept';
+CREATE INDEX item_deleted ON item (account, kept_at) WHERE state = 'kept' AND action = 'delete';
+"""
+
+MIGRATIONS: tuple[str, ...] = (SCHEMA,)
+"""MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""

@@ -1,0 +1,183 @@
+"""The vault's index. [daemon, writer or reader thread] See store_rows; the files themselves are vault.py's.
+
+An item is `receiving` before its file has a name, `kept` after the file is whole and on disk, `removed` before the
+file is unlinked, and then gone. So at every moment each file in the vault has a row that says what it is worth, and a
+file without a row is nothing that this program left behind.
+"""
+
+import secrets
+import sqlite3
+from collections.abc import Sequence
+
+from clamscannerd.errors import LocalProtocolError, Refused
+from clamscannerd.model import Account, Item, Step
+from clamscannerd.state.store_rows import SIGNATURE_MAX_CHARS, clipped, find_account, item_of, make_account, only
+from clamscannerd.state.store_values import Caps, FileMeta, ItemFile, Reservation, Usage
+
+_ITEM = "SELECT i.*, a.uid, a.name FROM item i JOIN account a ON a.id = i.account"
+
+
+def new_file_name() -> str:
+    """Random, and not the id: an index that came back from an old copy must not meet the files of later ids."""
+    return secrets.token_hex(16)
+
+
+def shown(path: bytes) -> str:
+    """A path of a user as part of a sentence."""
+    return repr(path.decode("utf-8", "backslashreplace"))
+
+
+def reserve(
+    c: sqlite3.Connection, account: Account, step: Step, size: int, file: str, meta: FileMeta, caps: Caps, now: float
+) -> Reservation:
+    """Room for `size` bytes, held against the account's caps from now on. Refused: there is none."""
+    owner = make_account(c, account.uid, account.name)
+    evicted = _make_room(c, owner, step.path, size, caps)
+    item_id = c.execute(
+        "INSERT INTO item (account, task, seq, path, action, size, signature, owner, grp, mode, mtime_ns, xattrs,"
+        " file, state, reserved_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'receiving', ?)",
+        (
+            owner,
+            step.task_id,
+            step.seq,
+            step.path,
+            step.action,
+            size,
+            clipped(step.signature, SIGNATURE_MAX_CHARS),
+            meta.owner,
+            meta.group,
+            meta.mode,
+            meta.mtime_ns,
+            meta.xattrs,
+            file,
+            now,
+        ),
+    ).lastrowid
+    return Reservation(item_id=item_id or 0, evicted=tuple(evicted))
+
+
+def _make_room(c: sqlite3.Connection, owner: int, path: bytes, size: int, caps: Caps) -> list[ItemFile]:
+    """Copies of deleted files give way, oldest first: as many as it takes, and none if all would not do."""
+    used = _usage(c, owner)
+    over_bytes = used.bytes + size - caps.max_bytes
+    over_items = used.items + 1 - caps.max_items
+    evicted: list[ItemFile] = []
+    rows = c.execute(
+        "SELECT id, file, size FROM item WHERE account = ? AND state = 'kept' AND action = 'delete'"
+        " ORDER BY kept_at, id",
+        (owner,),
+    )
+    while over_bytes > 0 or over_items > 0:
+        row = rows.fetchone()
+        if row is None:
+            raise Refused(
+                f"cannot keep {shown(path)}: the vault of this account is full ({used.bytes} of {caps.max_bytes} bytes"
+                f" and {used.items} of {caps.max_items} items used, {size} bytes asked for)"
+            )
+        over_bytes -= row["size"]
+        over_items -= 1
+        evicted.append(ItemFile(item_id=row["id"], file=row["file"], state="removed"))
+    rows.close()
+    _mark_removed(c, [gone.item_id for gone in evicted])
+    return evicted
+
+
+def _usage(c: sqlite3.Connection, owner: int) -> Usage:
+    row = c.execute(
+        "SELECT coalesce(sum(size), 0), count(*) FROM item WHERE account = ? AND state IN ('receiving', 'kept')",
+        (owner,),
+    ).fetchone()
+    return Usage(bytes=row[0], items=row[1])
+
+
+def usage(c: sqlite3.Connection, uid: int, name: str) -> Usage:
+    owner = find_account(c, uid, name)
+    return Usage(bytes=0, items=0) if owner is None else _usage(c, owner)
+
+
+def keep(c: sqlite3.Connection, item_id: int, sha256: bytes, expires_at: float, now: float) -> Item:
+    """receiving -> kept: the file is whole and on disk."""
+    changed = c.execute(
+        "UPDATE item SET state = 'kept', sha256 = ?, kept_at = ?, expires_at = ? WHERE id = ? AND state = 'receiving'",
+        (sha256, now, expires_at, item_id),
+    ).rowcount
+    if changed != 1:
+        raise LocalProtocolError(f"cannot keep item {item_id}: it is not being received")
+    return item_of(only(c.execute(f"{_ITEM} WHERE i.id = ?", (item_id,)).fetchone(), f"item {item_id}"))
+
+
+def _mark_removed(c: sqlite3.Connection, item_ids: Sequence[int]) -> None:
+    c.executemany(
+        "UPDATE item SET state = 'removed' WHERE id = ? AND state = 'kept'", [(item_id,) for item_id in item_ids]
+    )
+
+
+def remove(c: sqlite3.Connection, item_id: int) -> ItemFile | None:
+    """kept -> removed; the caller unlinks the file and forgets the row. None: no such item is kept."""
+    row = c.execute("SELECT id, file FROM item WHERE id = ? AND state = 'kept'", (item_id,)).fetchone()
+    if row is None:
+        return None
+    _mark_removed(c, [item_id])
+    return ItemFile(item_id=row["id"], file=row["file"], state="removed")
+
+
+def remove_expired(c: sqlite3.Connection, now: float, limit: int) -> list[ItemFile]:
+    """kept -> removed for up to `limit` items whose time is over."""
+    rows = c.execute(
+        "SELECT id, file FROM item WHERE state = 'kept' AND expires_at <= ? ORDER BY expires_at LIMIT ?", (now, limit)
+    ).fetchall()
+    _mark_removed(c, [row["id"] for row in rows])
+    return [ItemFile(item_id=row["id"], file=row["file"], state="removed") for row in rows]
+
+
+def forget(c: sqlite3.Connection, item_ids: Sequence[int]) -> None:
+    """The files are gone. A kept item is not forgotten, whatever is asked."""
+    c.executemany("DELETE FROM item WHERE id = ? AND state <> 'kept'", [(item_id,) for item_id in item_ids])
+
+
+def expired(c: sqlite3.Connection, now: float) -> list[Item]:
+    rows = c.execute(f"{_ITEM} WHERE i.state = 'kept' AND i.expires_at <= ? ORDER BY i.expires_at", (now,))
+    return [item_of(row) for row in rows]
+
+
+def listed(c: sqlite3.Connection, uid: int, name: str, limit: int | None, after_id: int) -> list[Item]:
+    rows = c.execute(
+        f"{_ITEM} WHERE a.uid = ? AND a.name = ? AND i.state = 'kept' AND i.id > ? ORDER BY i.id LIMIT ?",
+        (uid, name, after_id, -1 if limit is None else limit),
+    )
+    return [item_of(row) for row in rows]
+
+
+def of_step(c: sqlite3.Connection, task_id: int, seq: int) -> Item | None:
+    """The latest content kept of this step: recovery's question whether the file may go."""
+    row = c.execute(
+        f"{_ITEM} WHERE i.task = ? AND i.seq = ? AND i.state = 'kept' ORDER BY i.id DESC LIMIT 1", (task_id, seq)
+    ).fetchone()
+    return None if row is None else item_of(row)
+
+
+def meta(c: sqlite3.Connection, item_id: int) -> FileMeta | None:
+    """What a restore needs."""
+    row = c.execute("SELECT * FROM item WHERE id = ? AND state = 'kept'", (item_id,)).fetchone()
+    if row is None:
+        return None
+    return FileMeta(
+        owner=row["owner"], group=row["grp"], mode=row["mode"], mtime_ns=row["mtime_ns"], xattrs=row["xattrs"]
+    )
+
+
+def file_of(c: sqlite3.Connection, item_id: int) -> ItemFile | None:
+    row = c.execute("SELECT id, file, state FROM item WHERE id = ?", (item_id,)).fetchone()
+    return None if row is None else ItemFile(item_id=row["id"], file=row["file"], state=row["state"])
+
+
+def files_in(c: sqlite3.Connection, prefix: str) -> list[ItemFile]:
+    """Every row whose file name begins with `prefix` (hex), so that a check needs memory for one folder only."""
+    rows = c.execute("SELECT id, file, state FROM item WHERE file >= ? AND file < ?", (prefix, prefix + "g"))
+    return [ItemFile(item_id=row["id"], file=row["file"], state=row["state"]) for row in rows]
+
+
+def in_passing(c: sqlite3.Connection) -> list[ItemFile]:
+    """What a crash left half received or half removed."""
+    rows = c.execute("SELECT id, file, state FROM item WHERE state <> 'kept'")
+    return [ItemFile(item_id=row["id"], file=row["file"], state=row["state"]) for row in rows]

@@ -1,0 +1,287 @@
+"""Scans, findings, what was not scanned, and the queue. [daemon, writer or reader thread] See store_rows.
+
+How an old finding leaves the list: acted on; looked at again when its scan is resumed (clear_findings); found again
+by a later scan, whose row then stands instead; or covered by a later scan that was done and did not find it. The last
+needs proof: a path that the later scan could not scan still stands, and where that scan found or failed to scan more
+than the lists hold nothing is concluded at all.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+from clamscannerd.errors import LocalProtocolError
+from clamscannerd.model import Account, Counts, EngineInfo, Finding, FindingState, Scan, ScanState
+from clamscannerd.state.store_rows import (
+    SIGNATURE_MAX_CHARS,
+    clipped,
+    finding_of,
+    identity_values,
+    make_account,
+    next_turn,
+    only,
+    refuse_if_busy,
+    scan_of,
+    to_json,
+)
+from clamscannerd.state.store_values import Job, NewFinding, Recovered, StoreLimits
+from clamscannerd.state.tasks import advance
+
+_SCAN = "SELECT s.*, a.uid, a.name FROM scan s JOIN account a ON a.id = s.account"
+
+
+def add(
+    c: sqlite3.Connection,
+    limits: StoreLimits,
+    account: Account,
+    scan_type: str,
+    paths: tuple[bytes, ...],
+    asked_by: int,
+    now: float,
+) -> Scan:
+    owner = make_account(c, account.uid, account.name)
+    refuse_if_busy(c, owner, "start the scan")
+    cursor = c.execute(
+        "INSERT INTO scan (account, turn, scan_type, paths, state, asked_by, asked_at, engine)"
+        " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
+        (owner, next_turn(c), scan_type, b"\0".join(paths), asked_by, now, to_json(EngineInfo())),
+    )
+    scan_id = cursor.lastrowid
+    c.execute(
+        "DELETE FROM scan WHERE account = :account AND id <> :latest AND ended_at IS NOT NULL AND (ended_at < :oldest"
+        " OR id NOT IN (SELECT id FROM scan WHERE account = :account ORDER BY id DESC LIMIT :keep))",
+        {"account": owner, "latest": scan_id, "oldest": now - limits.keep_s, "keep": limits.keep_per_account},
+    )
+    return scan_of(_row(c, scan_id))
+
+
+def _row(c: sqlite3.Connection, scan_id: int | None) -> sqlite3.Row:
+    return only(c.execute(f"{_SCAN} WHERE s.id = ?", (scan_id,)).fetchone(), f"scan {scan_id}")
+
+
+def _move(c: sqlite3.Connection, scan_id: int, to: ScanState) -> sqlite3.Row:
+    """Check the move; the caller writes it, with what belongs to it."""
+    row = _row(c, scan_id)
+    advance(ScanState(row["state"]), to, f"scan {scan_id}")
+    return row
+
+
+def latest(c: sqlite3.Connection, uid: int, name: str) -> Scan | None:
+    scans = listed(c, uid, name, 1)
+    return scans[0] if scans else None
+
+
+def get(c: sqlite3.Connection, scan_id: int) -> Scan | None:
+    row = c.execute(f"{_SCAN} WHERE s.id = ?", (scan_id,)).fetchone()
+    return None if row is None else scan_of(row)
+
+
+def listed(c: sqlite3.Connection, uid: int, name: str, limit: int) -> list[Scan]:
+    """Newest first."""
+    rows = c.execute(f"{_SCAN} WHERE a.uid = ? AND a.name = ? ORDER BY s.id DESC LIMIT ?", (uid, name, limit))
+    return [scan_of(row) for row in rows]
+
+
+def begin(c: sqlite3.Connection, scan_id: int, engine: EngineInfo, now: float) -> Scan:
+    """queued -> running. What an interrupted run did not scan is looked at again, so that list starts over."""
+    _move(c, scan_id, ScanState.RUNNING)
+    c.execute("DELETE FROM not_scanned WHERE scan = ?", (scan_id,))
+    c.execute(
+        "UPDATE scan SET state = 'running', started_at = coalesce(started_at, ?), engine = ? WHERE id = ?",
+        (now, to_json(engine), scan_id),
+    )
+    return scan_of(_row(c, scan_id))
+
+
+def save_progress(c: sqlite3.Connection, scan_id: int, counts: Counts, engine: EngineInfo) -> None:
+    row = _row(c, scan_id)
+    if row["state"] != ScanState.RUNNING:
+        raise LocalProtocolError(f"cannot save the progress of scan {scan_id}: it is {row['state']}")
+    c.execute("UPDATE scan SET engine = ? WHERE id = ?", (to_json(engine), scan_id))
+    _save_counts(c, scan_id, counts)
+
+
+def _save_counts(c: sqlite3.Connection, scan_id: int, counts: Counts) -> None:
+    c.execute(
+        "UPDATE scan SET total_files = ?, total_bytes = ?, scanned_files = ?, scanned_bytes = ?, infected_files = ?,"
+        " cached_files = ?, not_scanned = ? WHERE id = ?",
+        (
+            counts.total_files,
+            counts.total_bytes,
+            counts.scanned_files,
+            counts.scanned_bytes,
+            counts.infected_files,
+            counts.cached_files,
+            to_json(dict(counts.not_scanned)),
+            scan_id,
+        ),
+    )
+
+
+def end(c: sqlite3.Connection, scan_id: int, state: ScanState, counts: Counts, message: str, now: float) -> Scan:
+    row = _move(c, scan_id, state)
+    c.execute(
+        "UPDATE scan SET state = ?, ended_at = ?, message = ? WHERE id = ?", (state, now, clipped(message), scan_id)
+    )
+    _save_counts(c, scan_id, counts)
+    if state is ScanState.DONE and _lists_are_whole(c, scan_id, counts):
+        c.execute(
+            "UPDATE finding SET state = 'cleared' WHERE account = ? AND scan < ? AND state = 'standing'"
+            " AND covers(?, path)"
+            " AND path NOT IN (SELECT path FROM not_scanned WHERE scan = ? AND reason <> 'vanished')",
+            (row["account"], scan_id, row["paths"], scan_id),
+        )
+    return scan_of(_row(c, scan_id))
+
+
+def _lists_are_whole(c: sqlite3.Connection, scan_id: int, counts: Counts) -> bool:
+    found = c.execute("SELECT count(*) FROM finding WHERE scan = ?", (scan_id,)).fetchone()[0]
+    unscanned = c.execute("SELECT count(*) FROM not_scanned WHERE scan = ?", (scan_id,)).fetchone()[0]
+    return bool(counts.infected_files <= found and sum(counts.not_scanned.values()) <= unscanned)
+
+
+def park(c: sqlite3.Connection, scan_id: int) -> Scan:
+    _move(c, scan_id, ScanState.QUEUED)
+    c.execute("UPDATE scan SET state = 'queued', resumed = resumed + 1 WHERE id = ?", (scan_id,))
+    return scan_of(_row(c, scan_id))
+
+
+def add_findings(
+    c: sqlite3.Connection, limits: StoreLimits, scan_id: int, found: Sequence[NewFinding], now: float
+) -> list[Finding]:
+    account = _row(c, scan_id)["account"]
+    kept = c.execute("SELECT count(*) FROM finding WHERE scan = ?", (scan_id,)).fetchone()[0]
+    findings = []
+    for new in found:
+        old = c.execute("SELECT * FROM finding WHERE scan = ? AND path = ?", (scan_id, new.path)).fetchone()
+        if old is None and kept >= limits.max_findings_per_scan:
+            continue
+        if old is not None and old["state"] != FindingState.STANDING:
+            advance(FindingState(old["state"]), FindingState.STANDING, f"finding {old['id']}")
+        c.execute(
+            "UPDATE finding SET state = 'cleared' WHERE account = ? AND path = ? AND state = 'standing' AND scan <> ?",
+            (account, new.path, scan_id),
+        )
+        row = c.execute(
+            "INSERT INTO finding (scan, account, path, dev, ino, size, mtime_ns, sha256, signature, state, found_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'standing', ?) ON CONFLICT (scan, path) DO UPDATE SET"
+            " dev = excluded.dev, ino = excluded.ino, size = excluded.size, mtime_ns = excluded.mtime_ns,"
+            " sha256 = excluded.sha256, signature = excluded.signature, state = 'standing',"
+            " found_at = excluded.found_at RETURNING *",
+            (
+                scan_id,
+                account,
+                new.path,
+                *identity_values(new.identity),
+                clipped(new.signature, SIGNATURE_MAX_CHARS),
+                now,
+            ),
+        ).fetchone()
+        kept += old is None
+        findings.append(finding_of(row))
+    return findings
+
+
+def clear_findings(c: sqlite3.Connection, scan_id: int, paths: Sequence[bytes]) -> int:
+    """standing -> cleared, by path; how many. A path that does not stand is left as it is."""
+    before = c.total_changes
+    c.executemany(
+        "UPDATE finding SET state = 'cleared' WHERE scan = ? AND path = ? AND state = 'standing'",
+        [(scan_id, path) for path in paths],
+    )
+    return int(c.total_changes - before)
+
+
+def add_not_scanned(
+    c: sqlite3.Connection, limits: StoreLimits, scan_id: int, entries: Sequence[tuple[bytes, str]]
+) -> int:
+    """How many were kept."""
+    last = c.execute("SELECT coalesce(max(seq), 0) FROM not_scanned WHERE scan = ?", (scan_id,)).fetchone()[0]
+    room = max(0, limits.max_not_scanned_per_scan - last)
+    c.executemany(
+        "INSERT INTO not_scanned (scan, seq, path, reason) VALUES (?, ?, ?, ?)",
+        [(scan_id, seq, path, reason) for seq, (path, reason) in enumerate(entries[:room], start=last + 1)],
+    )
+    return int(min(room, len(entries)))
+
+
+def not_scanned(c: sqlite3.Connection, scan_id: int, limit: int, offset: int) -> list[tuple[bytes, str]]:
+    rows = c.execute(
+        "SELECT path, reason FROM not_scanned WHERE scan = ? AND seq > ? ORDER BY seq LIMIT ?",
+        (scan_id, offset, limit),
+    )
+    return [(row["path"], row["reason"]) for row in rows]
+
+
+def standing(c: sqlite3.Connection, uid: int, name: str, limit: int | None, after_id: int) -> list[Finding]:
+    """Of the latest scan, in the order found."""
+    rows = c.execute(
+        "SELECT * FROM finding WHERE state = 'standing' AND id > ? AND scan = (SELECT s.id FROM scan s"
+        " JOIN account a ON a.id = s.account WHERE a.uid = ? AND a.name = ? ORDER BY s.id DESC LIMIT 1)"
+        " ORDER BY id LIMIT ?",
+        (after_id, uid, name, -1 if limit is None else limit),
+    )
+    return [finding_of(row) for row in rows]
+
+
+def findings(c: sqlite3.Connection, scan_id: int) -> list[Finding]:
+    """All of a scan, whatever became of them, in the order found."""
+    return [finding_of(row) for row in c.execute("SELECT * FROM finding WHERE scan = ? ORDER BY id", (scan_id,))]
+
+
+def earlier_standing_count(c: sqlite3.Connection, uid: int, name: str) -> int:
+    """Paths that stand in scans before the latest, without those that the latest, still under way, will look at."""
+    newest = latest(c, uid, name)
+    if newest is None:
+        return 0
+    coming = newest.state in (ScanState.QUEUED, ScanState.RUNNING, ScanState.PAUSED)
+    row = c.execute(
+        "SELECT count(*) FROM finding f JOIN account a ON a.id = f.account WHERE a.uid = ? AND a.name = ?"
+        " AND f.state = 'standing' AND f.scan < ? AND NOT (? AND covers(?, f.path))",
+        (uid, name, newest.id, coming, b"\0".join(newest.paths)),
+    ).fetchone()
+    return int(row[0])
+
+
+def move_finding(c: sqlite3.Connection, finding_id: int, to: FindingState) -> None:
+    """A finding whose scan was pruned is gone, which is fine; one that is there must be able to move."""
+    row = c.execute("SELECT state FROM finding WHERE id = ?", (finding_id,)).fetchone()
+    if row is None or row["state"] == to:
+        return
+    advance(FindingState(row["state"]), to, f"finding {finding_id}")
+    c.execute("UPDATE finding SET state = ? WHERE id = ?", (to, finding_id))
+
+
+_QUEUE = (
+    "SELECT 'scan' AS kind, s.id, a.uid, a.name, s.turn FROM scan s JOIN account a ON a.id = s.account"
+    " WHERE s.state IN ('queued', 'running', 'paused') AND s.state = :state"
+    " UNION ALL"
+    " SELECT 'task', t.id, a.uid, a.name, t.turn FROM task t JOIN account a ON a.id = t.account"
+    " WHERE t.state <> 'done' AND t.state = :state ORDER BY turn"
+)
+"""The first condition of each half is word for word that of the partial index, or SQLite would not use it."""
+
+
+def _jobs(c: sqlite3.Connection, state: str) -> list[Job]:
+    return [
+        Job(kind=row["kind"], id=row["id"], uid=row["uid"], name=row["name"])
+        for row in c.execute(_QUEUE, {"state": state})
+    ]
+
+
+def waiting_jobs(c: sqlite3.Connection) -> list[Job]:
+    """Queued scans and tasks in the order they were asked for."""
+    return _jobs(c, "queued")
+
+
+def recover(c: sqlite3.Connection) -> Recovered:
+    """At start: what was running is queued again, at its old place. Steps that were being done stay so."""
+    jobs = _jobs(c, "running")
+    for job in jobs:
+        if job.kind == "scan":
+            park(c, job.id)
+        else:
+            c.execute("UPDATE task SET state = 'queued' WHERE id = ?", (job.id,))
+    return Recovered(
+        scans=tuple(job for job in jobs if job.kind == "scan"),
+        tasks=tuple(job for job in jobs if job.kind == "task"),
+    )

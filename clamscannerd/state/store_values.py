@@ -1,0 +1,104 @@
+"""What the store takes and gives beyond model's nouns. [daemon] Frozen values; no I/O."""
+
+from typing import Literal
+
+from clamscannerd.errors import RemoteProtocolError
+from clamscannerd.model import Action, Frozen, Identity
+
+XATTRS_MAX_BYTES = 65_536
+"""The kernel's bound on one extended attribute's value; all of a file together may have no more here."""
+
+
+class StoreLimits(Frozen, frozen=True, kw_only=True):
+    """Bounds of what is kept; defaults and reasons stand in config.State."""
+
+    keep_per_account: int = 100
+    keep_s: float = 180 * 86_400.0
+    max_findings_per_scan: int = 100_000
+    max_not_scanned_per_scan: int = 10_000
+
+
+class NewFinding(Frozen, frozen=True, kw_only=True):
+    """A file that the scan at hand found infected."""
+
+    path: bytes
+    identity: Identity
+    signature: str
+
+
+class NewStep(Frozen, frozen=True, kw_only=True):
+    """One file of a task to be: path to signature are those of the finding it was chosen by."""
+
+    path: bytes
+    action: Action
+    finding_id: int
+    identity: Identity
+    signature: str
+
+
+class Job(Frozen, frozen=True, kw_only=True):
+    """A queued scan or task, for the runner."""
+
+    kind: Literal["scan", "task"]
+    id: int
+    uid: int
+    name: str
+
+
+class Recovered(Frozen, frozen=True, kw_only=True):
+    """What was under way when the last daemon ended, and is queued again."""
+
+    scans: tuple[Job, ...] = ()
+    tasks: tuple[Job, ...] = ()
+
+
+class FileMeta(Frozen, frozen=True, kw_only=True):
+    """What a restore needs beyond the content, as the worker says. `xattrs` is opaque to the daemon."""
+
+    owner: int
+    group: int
+    mode: int
+    mtime_ns: int
+    xattrs: bytes = b""
+
+    def __post_init__(self) -> None:
+        if len(self.xattrs) > XATTRS_MAX_BYTES:
+            raise RemoteProtocolError(f"cannot take extended attributes: {len(self.xattrs)} bytes are too many")
+
+
+class Caps(Frozen, frozen=True, kw_only=True):
+    """Bounds of one account's part of the vault."""
+
+    max_bytes: int
+    max_items: int
+
+
+class ItemFile(Frozen, frozen=True, kw_only=True):
+    """An item and the random name of its file in the vault."""
+
+    item_id: int
+    file: str
+    state: Literal["receiving", "kept", "removed"]
+
+
+class Reservation(Frozen, frozen=True, kw_only=True):
+    """Room for one content. `evicted`: copies of deleted files that gave way; their files are to be unlinked."""
+
+    item_id: int
+    evicted: tuple[ItemFile, ...] = ()
+
+
+class Usage(Frozen, frozen=True, kw_only=True):
+    """What an account has in the vault, contents being received included."""
+
+    bytes: int
+    items: int
+
+
+class Statistics(Frozen, frozen=True, kw_only=True):
+    """Since the store was opened. `waiting`: calls in line for the writer. `broken`: no call works any more."""
+
+    reads: int
+    writes: int
+    waiting: int
+    broken: bool

@@ -1,0 +1,328 @@
+"""The vault: contents that left a home, or whose file was deleted, until they expire. [daemon]
+
+    async with vault.receive(account, step, size, now, meta) as incoming:
+        async for chunk in ...:                # from a worker that may lie, and may die in the middle
+            await incoming.write(chunk)
+        item = await incoming.commit(now, sha256=step.identity.sha256)
+    # only now may the file leave the home
+
+The index (store_items.py) goes ahead and behind: a row `receiving` before a file has a name, `kept` after it is on
+disk, so that after a crash every file is accounted for. An aborted receive leaves nothing; what a crash left is
+cleaned by check() at start. A file without any row is reported and never removed: it may be all that is left of
+somebody's file, the index having come back from an older copy.
+
+Caps and the file system's reserve are looked at before a byte is taken. Refused is the answer to everything that
+keeps one content out (full, I/O error, content not as announced): the step ends as an error, the file stays in place.
+
+Rejected: contents as blobs in state.db (a database of many GiB, and a quarantine that is lost with it); encryption
+(the key would lie beside it); hard links or renames into the vault (the file would stay the user's, and open in the
+processes that have it open).
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import trio
+
+from clamscannerd.errors import LocalProtocolError, Refused, RemoteProtocolError, StateError
+from clamscannerd.model import Account, Action, Frozen, Item, Step
+from clamscannerd.state import vault_files
+from clamscannerd.state.store import Store
+from clamscannerd.state.store_items import new_file_name, shown
+from clamscannerd.state.store_values import Caps, FileMeta, ItemFile
+
+BUFFER_BYTES = 256 << 10
+"""Contents up to this size cost one hop to a thread in all; larger ones one for each so many bytes."""
+
+THREADS = 8
+"""Files written at once: enough to share fsyncs, few enough to leave trio's 40 threads to other work."""
+
+EXPIRE_BATCH = 500
+"""Items removed in one go: some 20 ms of unlinking before the next caller has its turn."""
+
+ABORT_S = 10.0
+"""A receive that failed cleans up for so long at most; what is left then is cleaned at the next start."""
+
+NAMED_IN_REPORT = 100
+"""Strays and missing items named in a report; all are counted."""
+
+
+class VaultLimits(Frozen, frozen=True, kw_only=True):
+    """Defaults and reasons: config.Vault. `min_free` is a share of 1."""
+
+    keep_quarantined_s: float
+    keep_deleted_s: float
+    max_bytes_per_account: int
+    max_items_per_account: int
+    min_free: float
+
+
+class VaultReport(Frozen, frozen=True, kw_only=True):
+    """What a check found. `strays`: files without a row, relative to the vault. `missing`: items without a file."""
+
+    strays: tuple[str, ...] = ()
+    stray_count: int = 0
+    missing: tuple[int, ...] = ()
+    missing_count: int = 0
+    cleaned: int = 0
+
+
+class VaultStatistics(Frozen, frozen=True, kw_only=True):
+    receiving: int
+    kept: int
+    refused: int
+    removed: int
+
+
+class Vault:
+    """One per daemon. `directory` is made when it is needed first, and is the daemon's alone."""
+
+    def __init__(self, directory: Path, store: Store, limits: VaultLimits) -> None:
+        self._directory = directory
+        self._store = store
+        self._limits = limits
+        self._threads = trio.CapacityLimiter(THREADS)
+        self._receiving: set[str] = set()
+        self._kept = 0
+        self._refused = 0
+        self._removed = 0
+
+    def keeps(self, action: Action) -> bool:
+        """Whether a copy is made at all: `keep_deleted = 0` means that deleting keeps none."""
+        return action is not Action.DELETE or self._limits.keep_deleted_s > 0
+
+    def expires_at(self, action: Action, now: float) -> float:
+        keep_s = self._limits.keep_deleted_s if action is Action.DELETE else self._limits.keep_quarantined_s
+        return now + keep_s
+
+    @asynccontextmanager
+    async def receive(
+        self, account: Account, step: Step, size: int, now: float, meta: FileMeta
+    ) -> AsyncIterator["Incoming"]:
+        """Room for a content of exactly `size` bytes, or Refused. What is not committed leaves nothing behind."""
+        file = new_file_name()
+        self._receiving.add(file)
+        try:
+            await self._need_free(step.path, size)
+            caps = Caps(max_bytes=self._limits.max_bytes_per_account, max_items=self._limits.max_items_per_account)
+            reservation = await self._store.reserve_item(account, step, size, file, meta, caps, now)
+            incoming = Incoming(self, step, size, reservation.item_id, file)
+            try:
+                await self._make_way(step.path, reservation.evicted)
+                yield incoming
+            finally:
+                await incoming.leave()
+        except Refused:
+            self._refused += 1
+            raise
+        finally:
+            self._receiving.discard(file)
+
+    async def _make_way(self, path: bytes, evicted: tuple[ItemFile, ...]) -> None:
+        try:
+            await self._unlink(evicted)
+        except OSError as error:
+            raise Refused(f"cannot keep {shown(path)}: {error.strerror}") from error
+
+    async def _need_free(self, path: bytes, size: int) -> None:
+        def look() -> float:
+            vault_files.make_directory(self._directory)
+            return vault_files.free_share(self._directory, size)
+
+        try:
+            share = await trio.to_thread.run_sync(look, limiter=self._threads)
+        except OSError as error:
+            raise Refused(f"cannot keep {shown(path)}: {error.strerror}") from error
+        if share < self._limits.min_free:
+            raise Refused(
+                f"cannot keep {shown(path)}: the file system of the vault would have less than"
+                f" {self._limits.min_free:.0%} free"
+            )
+
+    async def remove(self, item_id: int) -> bool:
+        """Remove a kept item for good; False: no such item is kept."""
+        gone = await self._store.remove_item(item_id)
+        with self._mapped("remove from"):
+            await self._unlink(() if gone is None else (gone,))
+        return gone is not None
+
+    async def expire(self, now: float) -> int:
+        """Remove what is past its time; how many."""
+        removed = 0
+        with self._mapped("remove from"):
+            while gone := await self._store.remove_expired(now, EXPIRE_BATCH):
+                await self._unlink(tuple(gone))
+                removed += len(gone)
+        return removed
+
+    async def _unlink(self, gone: tuple[ItemFile, ...]) -> None:
+        """The files, then their rows. After an OSError the rows stay, and the check at the next start tries again."""
+        if not gone:
+            return
+        names = [one.file for one in gone]
+        await trio.to_thread.run_sync(vault_files.remove, self._directory, names, limiter=self._threads)
+        await self._store.forget_items([one.item_id for one in gone])
+        self._removed += len(gone)
+
+    @contextmanager
+    def _mapped(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StateError(f"cannot {verb} vault {self._directory}: {error.strerror}") from error
+
+    async def check(self) -> VaultReport:
+        """At start: clean what a crash left half done, and compare files with rows, one folder at a time."""
+        passing = [one for one in await self._store.items_in_passing() if one.file not in self._receiving]
+        strays: list[str] = []
+        missing: list[int] = []
+        with self._mapped("check"):
+            await self._unlink(tuple(passing))
+            for number in range(256):
+                await self._check_folder(f"{number:02x}", strays, missing)
+        return VaultReport(
+            strays=tuple(strays[:NAMED_IN_REPORT]),
+            stray_count=len(strays),
+            missing=tuple(missing[:NAMED_IN_REPORT]),
+            missing_count=len(missing),
+            cleaned=len(passing),
+        )
+
+    async def _check_folder(self, prefix: str, strays: list[str], missing: list[int]) -> None:
+        names = await self._names(prefix)
+        rows = {f"{row.file}.item": row for row in await self._store.item_files(prefix)}
+        extra = names - rows.keys()
+        absent = {name for name, row in rows.items() if row.state == "kept" and name not in names}
+        if extra or absent:  # a second look: what came or went between the two questions is in order
+            names = await self._names(prefix)
+            strays += sorted(f"{prefix}/{name}" for name in extra & names)
+            missing += sorted(rows[name].item_id for name in absent - names)
+
+    async def _names(self, prefix: str) -> set[str]:
+        folder = self._directory / prefix
+        return set(await trio.to_thread.run_sync(vault_files.names_in, folder, limiter=self._threads))
+
+    @asynccontextmanager
+    async def open_item(self, item: Item) -> AsyncIterator["Outgoing"]:
+        """The original content of a kept item, part by part. Raises StateError if its file is not there."""
+        row = await self._store.item_file(item.id)
+        if row is None or row.state != "kept":
+            raise StateError(f"cannot read item {item.id}: it is not in the vault")
+        try:
+            reader = await trio.to_thread.run_sync(vault_files.Reader, self._directory, row.file, limiter=self._threads)
+        except OSError as error:
+            raise StateError(f"cannot read item {item.id}: {error.strerror}") from error
+        try:
+            yield Outgoing(item, reader, self._threads)
+        finally:
+            reader.close()
+
+    async def read(self, item: Item) -> bytes:
+        """The whole original content, verified. For small ones."""
+        parts = []
+        async with self.open_item(item) as outgoing:
+            while part := await outgoing.read():
+                parts.append(part)
+        return b"".join(parts)
+
+    def statistics(self) -> VaultStatistics:
+        return VaultStatistics(
+            receiving=len(self._receiving), kept=self._kept, refused=self._refused, removed=self._removed
+        )
+
+
+class Outgoing:
+    """An item being read."""
+
+    def __init__(self, item: Item, reader: vault_files.Reader, threads: trio.CapacityLimiter) -> None:
+        self._item = item
+        self._reader = reader
+        self._threads = threads
+
+    async def read(self) -> bytes:
+        """The next part; b"" once, and only if, all of it was what was kept. Else StateError."""
+        try:
+            data = await trio.to_thread.run_sync(self._reader.read, limiter=self._threads)
+        except OSError as error:
+            raise StateError(f"cannot read item {self._item.id}: {error.strerror}") from error
+        whole = self._reader.size == self._item.size and self._reader.sha256 == self._item.sha256
+        if not data and not whole:
+            raise StateError(f"cannot read item {self._item.id}: its file is not what was kept")
+        return data
+
+
+class Incoming:
+    """A content being received, by one task."""
+
+    def __init__(self, vault: Vault, step: Step, size: int, item_id: int, file: str) -> None:
+        self._vault = vault
+        self._step = step
+        self._size = size
+        self._item_id = item_id
+        self._writer = vault_files.Writer(vault._directory, file)
+        self._buffer = bytearray()
+        self._taken = 0
+        self._failed = False
+        self._settled = False  # kept, or for the check at the next start to find out
+
+    async def write(self, chunk: bytes) -> None:
+        """Take the next part. RemoteProtocolError: more than was announced. Refused: the disk did not take it."""
+        self._taken += len(chunk)
+        if self._taken > self._size:
+            raise RemoteProtocolError(f"cannot keep {self._shown}: more than the announced {self._size} bytes came")
+        self._buffer += chunk
+        if len(self._buffer) >= BUFFER_BYTES:
+            await self._in_thread(finish=False, sha256=None)
+
+    async def commit(self, now: float, sha256: bytes | None = None) -> Item:
+        """Kept and on disk when this returns. `sha256`: what the content must be; Refused if it is another."""
+        if self._taken != self._size:
+            raise Refused(f"cannot keep {self._shown}: {self._taken} of {self._size} bytes came")
+        await self._in_thread(finish=True, sha256=sha256)
+        vault, action = self._vault, self._step.action
+        try:
+            item = await vault._store.keep_item(self._item_id, self._writer.sha256, vault.expires_at(action, now), now)
+        except StateError:
+            # Whether the commit reached the disk is unknown: the file must not go. check() decides by the row.
+            self._settled = True
+            raise
+        self._settled = True
+        vault._kept += 1
+        return item
+
+    async def _in_thread(self, *, finish: bool, sha256: bytes | None) -> None:
+        if self._failed or self._settled:
+            raise LocalProtocolError(f"cannot keep {self._shown}: it is over, well or badly")
+
+        def work() -> None:
+            self._writer.write(self._buffer)
+            self._buffer.clear()
+            if not finish:
+                return
+            if sha256 is not None and self._writer.sha256 != sha256:
+                raise Refused(f"cannot keep {self._shown}: its content is not what was found infected")
+            self._writer.finish()
+
+        self._failed = True  # until it is known to have worked: a second fsync must not make good for a first
+        try:
+            await trio.to_thread.run_sync(work, limiter=self._vault._threads)
+        except OSError as error:
+            raise Refused(f"cannot keep {self._shown}: {error.strerror}") from error
+        self._failed = False
+
+    @property
+    def _shown(self) -> str:
+        return shown(self._step.path)
+
+    async def leave(self) -> None:
+        """At the end of `async with`: without a commit, neither file nor row stays."""
+        if self._settled:
+            return
+        vault = self._vault
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + ABORT_S):
+            try:
+                await trio.to_thread.run_sync(self._writer.discard, limiter=vault._threads)
+                await vault._store.forget_items([self._item_id])
+            except (OSError, StateError):
+                return  # the row says `receiving`: the check at the next start cleans both
