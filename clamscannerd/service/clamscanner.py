@@ -1,0 +1,169 @@
+"""The six calls, in UAPI's shape (contract.md, "The calls"). [daemon]
+
+Each takes the account that the call is for and answers an envelope. Trouble with what was asked is `status` 0;
+trouble with who asks (no such account) is a JSON-RPC error, raised as CallError.
+"""
+
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from clamscannerd.errors import Refused, SpawnRefused, WorkerFailed
+from clamscannerd.model import LOG_NAME, Account, Scan, ScanState, TaskState
+from clamscannerd.rpc.names import to_wire
+from clamscannerd.service.accounts import Entry
+from clamscannerd.service.context import Context
+from clamscannerd.service.envelope import Answer, done, refused
+from clamscannerd.service.scan_types import ScanType, permitted
+from clamscannerd.service.selection import select
+from clamscannerd.service.status import NO_SIGNATURES, shown, status_of, warnings_of
+from clamscannerd.state.live import LISTED
+
+MAX_DETAILS = 10_000
+"""Records in one answer of check_disinfection_status."""
+
+NO_SCAN = "no scan of this account is known: start one with start_scan"
+
+
+async def get_scan_paths(context: Context, entry: Entry) -> Answer:
+    """What may be scanned: permitted to the account, and there."""
+    types = permitted(context.settings.scan_types, entry)
+    try:
+        there = await _present(context, entry.account, types)
+    except (WorkerFailed, SpawnRefused) as error:
+        return refused("get_scan_paths", f"cannot look into the home directory: {error}")
+    return done("get_scan_paths", [{"id": kind.id, "message": kind.message} for kind in there])
+
+
+async def _present(context: Context, account: Account, types: list[ScanType]) -> list[ScanType]:
+    """Those of `types` of which at least one directory exists."""
+    wanted = tuple(path for kind in types for path in kind.paths)
+    if not wanted:
+        return []
+    exists = dict(zip(wanted, await context.exists(account, wanted), strict=True))
+    return [kind for kind in types if any(exists[path] for path in kind.paths)]
+
+
+async def start_scan(context: Context, entry: Entry, asked_by: int, scan_type: str) -> Answer:
+    """Queue a scan and answer at once."""
+    func = "start_scan"
+    kinds = [kind for kind in permitted(context.settings.scan_types, entry) if kind.id == scan_type]
+    if not kinds:
+        return refused(func, f"cannot start the scan: there is no scan type {scan_type[:100]!r} for this account")
+    engine = context.engine()
+    away_s = time.time() - engine.since
+    if engine.kind == "lost" and away_s > context.settings.lost_after_s:
+        return refused(func, f"cannot start the scan: no engine for {away_s:.0f} s: {engine.reason}")
+    try:
+        if not await _present(context, entry.account, kinds):
+            names = ", ".join(to_wire(path) for path in kinds[0].paths)
+            return refused(func, f"cannot start the scan: there is no directory {names} in the home directory")
+        scan = await context.store.add_scan(entry.account, scan_type, kinds[0].paths, asked_by, time.time())
+    except (Refused, WorkerFailed, SpawnRefused) as error:
+        text = str(error)
+        return refused(func, text if text.startswith("cannot start") else f"cannot start the scan: {text}")
+    context.jobs.wake()
+    warnings = []
+    if engine.kind != "ready":
+        warnings.append(f"the scan waits for the engine: {engine.reason or engine.kind}")
+    elif not engine.signatures:
+        warnings.append(NO_SIGNATURES)
+    position = await context.jobs.position(scan.uid, scan.name)
+    return done(func, {"scan_id": scan.id, "queue_position": position}, warnings)
+
+
+async def get_scan_status(context: Context, entry: Entry) -> Answer:
+    """The latest scan: from memory while it runs."""
+    account = entry.account
+    live = context.live.scan_of(account.uid, account.name)
+    if live is not None:
+        infected = list(live.infected)
+        data = status_of(
+            live.scan,
+            home=account.home,
+            current=live.current,
+            infected=infected[:LISTED],
+            infected_count=len(infected),
+            queue_position=0,
+            files_per_second=live.files_per_second(),
+            eta_seconds=live.eta_seconds(),
+        )
+        return done("get_scan_status", data, warnings_of(live.scan))
+    scan = await context.store.latest_scan(account.uid, account.name)
+    if scan is None:
+        return refused("get_scan_status", f"cannot show a scan: {NO_SCAN}")
+    return await _stored_status(context, account, scan)
+
+
+async def _stored_status(context: Context, account: Account, scan: Scan) -> Answer:
+    findings = await context.store.scan_findings(scan.id)
+    waits = scan.state in (ScanState.QUEUED, ScanState.PAUSED)
+    data = status_of(
+        scan,
+        home=account.home,
+        current=b"",
+        infected=[finding.path for finding in findings[:LISTED]],
+        infected_count=len(findings),
+        queue_position=await context.jobs.position(scan.uid, scan.name) if waits else 0,
+        files_per_second=_overall_rate(scan),
+        eta_seconds=None if waits else 0,
+    )
+    return done("get_scan_status", data, warnings_of(scan))
+
+
+def _overall_rate(scan: Scan) -> float:
+    if scan.started_at is None or scan.ended_at is None or scan.ended_at <= scan.started_at:
+        return 0.0
+    return (scan.counts.scanned_files + sum(scan.counts.not_scanned.values())) / (scan.ended_at - scan.started_at)
+
+
+async def list_infected_files(context: Context, entry: Entry) -> Answer:
+    """What the latest scan found and what still stands."""
+    account = entry.account
+    scan = await context.store.latest_scan(account.uid, account.name)
+    if scan is None:
+        return refused("list_infected_files", f"cannot list infected files: {NO_SCAN}")
+    findings = await context.store.standing_findings(account.uid, account.name)
+    warnings = warnings_of(scan)
+    earlier = await context.store.earlier_standing_count(account.uid, account.name)
+    if earlier:
+        warnings.append(f"{earlier} infected files of earlier scans still stand; this scan did not look at them")
+    data = [{"file": shown(account.home, f.path), "virus_type": f.signature or "unknown"} for f in findings]
+    return done("list_infected_files", data, warnings)
+
+
+async def disinfect_files(
+    context: Context, entry: Entry, asked_by: int, actions: Mapping[str, str], others: str | None
+) -> Answer:
+    """Make the task durable and answer its id."""
+    func, account = "disinfect_files", entry.account
+    scan = await context.store.latest_scan(account.uid, account.name)
+    if scan is None:
+        return refused(func, f"cannot disinfect: {NO_SCAN}")
+    findings = await context.store.standing_findings(account.uid, account.name)
+    try:
+        chosen = select(account.home, findings, actions, others)
+        task = await context.store.add_task(account, scan.id, chosen.steps, asked_by, time.time())
+    except Refused as error:
+        return refused(func, str(error))
+    context.jobs.wake()
+    return done(func, {"log": _log_path(account), "task_id": task.public_id}, chosen.warnings)
+
+
+async def check_disinfection_status(context: Context, entry: Entry, last_id: int) -> Answer:
+    """The latest task's records after `last_id`, as committed: the same as in the log."""
+    func, account = "check_disinfection_status", entry.account
+    task = await context.store.latest_task(account.uid, account.name)
+    if task is None:
+        return done(func, {"details": [], "log": _log_path(account), "status": "none"})
+    # The state was read first: `done` is said only with the done record among what follows.
+    records = await context.store.records(task.id, last_id, MAX_DETAILS + 1)
+    more = len(records) > MAX_DETAILS
+    state = "running" if more and task.state is TaskState.DONE else task.state.value
+    details = [msgspec.Raw(record) for record in records[:MAX_DETAILS]]
+    return done(func, {"details": details, "log": _log_path(account), "status": state})
+
+
+def _log_path(account: Account) -> str:
+    return shown(account.home, LOG_NAME)

@@ -1,0 +1,81 @@
+"""What the handlers work with. [daemon] Built once by daemon.py; `settings` is replaced whole by a reload."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+import trio
+
+from clamscannerd.model import Account, EngineInfo, Frozen, Scan
+from clamscannerd.service.accounts import Accounts, Entry
+from clamscannerd.service.scan_types import ScanType
+from clamscannerd.state.live import Live
+from clamscannerd.state.store import Store
+
+_PROBES = 32  # workers that look into homes for calls, over all accounts; one at a time for each
+
+
+class EngineState(Protocol):
+    """What a call needs to know of the engines."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def since(self) -> float: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def signatures(self) -> bool: ...
+    @property
+    def info(self) -> EngineInfo: ...
+
+
+class Jobs(Protocol):
+    """What a call needs of the runner."""
+
+    def wake(self) -> None: ...
+    async def position(self, uid: int, name: str) -> int: ...
+    async def cancel_scan(self, scan: Scan) -> None: ...
+
+
+class Settings(Frozen, frozen=True, kw_only=True):
+    scan_types: Mapping[str, ScanType]
+    lost_after_s: float
+
+
+class Context:
+    """One per daemon."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        live: Live,
+        jobs: Jobs,
+        accounts: Accounts,
+        engine: Callable[[], EngineState],
+        probe: Callable[[Account, tuple[bytes, ...]], Awaitable[tuple[bool, ...]]],
+        settings: Settings,
+    ) -> None:
+        self.store = store
+        self.live = live
+        self.jobs = jobs
+        self.accounts = accounts
+        self.engine = engine
+        self.settings = settings
+        self._probe = probe
+        self._probes = trio.CapacityLimiter(_PROBES)
+        self._probing: dict[int, trio.Lock] = {}
+
+    async def entry(self, peer_uid: int, user: str | None) -> Entry:
+        """The account that a call is for: the peer's own, or the one an administrator named."""
+        return await self.accounts.by_name(user) if user is not None else await self.accounts.by_uid(peer_uid)
+
+    async def exists(self, account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
+        """Which of these directories are there, seen by a worker that is the account."""
+        lock = self._probing.setdefault(account.uid, trio.Lock())
+        try:
+            async with lock, self._probes:
+                return await self._probe(account, paths)
+        finally:
+            if not lock.locked():
+                self._probing.pop(account.uid, None)

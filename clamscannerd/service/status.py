@@ -1,0 +1,65 @@
+"""A scan as get_scan_status shows it. Pure.
+
+Field names and types: shared/contract/uapi.schema.json. Texts about what was not scanned stand wherever a number of
+infected files does: "0 infected" alone would say more than is known.
+"""
+
+from clamscannerd.model import SCAN_ENDED, Reason, Scan, ScanState
+from clamscannerd.rpc.names import to_wire
+
+_MIB = 1 << 20
+NO_SIGNATURES = "only the built-in test signature is loaded: nothing is called clean until real signatures are there"
+
+
+def shown(home: bytes, path: bytes) -> str:
+    """An absolute path in wire form."""
+    return to_wire(home + b"/" + path) if path else ""
+
+
+def status_of(
+    scan: Scan,
+    *,
+    home: bytes,
+    current: bytes,
+    infected: list[bytes],
+    infected_count: int,
+    queue_position: int,
+    files_per_second: float,
+    eta_seconds: int | None,
+) -> dict[str, object]:
+    """`data` of get_scan_status."""
+    counts = scan.counts
+    started = scan.started_at if scan.started_at is not None else scan.asked_at
+    return {
+        "current_file": shown(home, current),
+        "infected_files": [shown(home, path) for path in infected],
+        "scan_complete": int(scan.state in SCAN_ENDED),
+        "scanned_file_count": counts.scanned_files,
+        "scanned_file_size": counts.scanned_bytes,
+        "time_started": str(int(started)),
+        "total_file_count": counts.total_files,
+        "total_file_size_MiB": -(-counts.total_bytes // _MIB),
+        "scan_id": scan.id,
+        "scan_type": scan.scan_type,
+        "state": scan.state.value,
+        "queue_position": queue_position,
+        "resumed": scan.resumed,
+        "infected_file_count": infected_count,
+        "total_file_size": counts.total_bytes,
+        "not_scanned": dict(counts.not_scanned),
+        "cached_file_count": counts.cached_files,
+        "files_per_second": round(files_per_second, 1),
+        "eta_seconds": eta_seconds,
+        "engine": scan.engine,
+    }
+
+
+def warnings_of(scan: Scan) -> list[str]:
+    """What a reader of the numbers must know beside them."""
+    warnings = []
+    if scan.state in (ScanState.CANCELLED, ScanState.FAILED):
+        warnings.append(scan.message or f"the scan was {scan.state.value}")
+    if scan.counts.not_scanned.get(Reason.NO_SIGNATURES):
+        warnings.append(NO_SIGNATURES)
+    warnings += scan.engine.blind
+    return warnings
