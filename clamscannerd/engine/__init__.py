@@ -1,0 +1,11 @@
+"""Whether an fd is infected: clamd's word, and what that word is worth.
+
+    clamproto.py   [daemon, worker] sans-IO: the wire format of a session; what a reply lets us say of a file
+    clamdconf.py   [daemon] pure: a clamd.conf -> its limits, and in plain sentences what such an engine cannot report
+    private.py     [as started] pure: the clamd.conf of the private engine, and the built-in test signature
+    control.py     [daemon, in threads] pyclamd: ping, version, stats, reload; which system clamd there is
+    health.py      [daemon] one engine: is it there, does it scan, what is it; one session from it
+    sessions.py    [daemon] the list of engines: which ones, sessions to hand out, the private one's life
+
+The worker imports clamproto alone. Nothing here opens a file of a user.
+"""
