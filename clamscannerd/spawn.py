@@ -1,0 +1,259 @@
+"""[daemon] Client of the monitor: asks for workers and the private engine, kills them, learns how they ended.
+
+One task reads, one writes, so any number of jobs may ask at once, and killing never waits. What is queued is bounded
+by the callers: for each worker a SPAWN and a KILL, and the pipeline has a bound on workers. The monitor's end is the
+daemon's end: everything inside the context is cancelled and MonitorLost comes out of it.
+
+Rejected: os.kill from here (the daemon has no right to); a pidfd sent up by the monitor (a signal through it needs the
+same right); waiting for a worker by EOF on its channel (a worker can close it and live on).
+"""
+
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+
+import trio
+
+from clamscannerd import orders, rights
+from clamscannerd.errors import MonitorLost, SpawnRefused
+from clamscannerd.model import Account, Frozen
+
+CHANNEL_BUFFER_BYTES = 1 << 20
+"""Asked for on both ends of a worker's channel; the kernel cuts it to net.core.[rw]mem_max: one message still fits."""
+
+ENGINE_STOP_S = 5.0
+"""From SIGTERM to SIGKILL: clamd ends its scans first, and nobody waits for those any more."""
+
+_MEANINGS = {
+    rights.EXIT_EXEC: "the worker's program cannot be run",
+    rights.EXIT_ACCOUNT: "the account is gone or has another name",
+    rights.EXIT_RIGHTS: "the worker could not prove that it gave up all rights",
+    rights.EXIT_ORPHAN: "the monitor ended meanwhile",
+}
+
+
+class SpawnStatistics(Frozen, frozen=True, kw_only=True):
+    """Since the start, but for `running`, which counts the engine as well."""
+
+    running: int
+    started: int
+    refused: int
+
+
+class Process:
+    """A child of the monitor: the private engine, or a worker (WorkerProcess)."""
+
+    def __init__(self, spawner: "Spawner", job: int) -> None:
+        self.pid = 0
+        self.refusal = ""
+        self._spawner = spawner
+        self._job = job
+        self._answered = trio.Event()
+        self._exited = trio.Event()
+        self._status = 0
+
+    async def wait(self) -> int:
+        """Its wait status, as soon as it has ended (os.waitstatus_to_exitcode, explain)."""
+        await self._exited.wait()
+        return self._status
+
+    def kill_nowait(self) -> None:
+        """SIGKILL, in the order in which things were asked; nothing if it has ended."""
+        if not self._exited.is_set():
+            self._spawner._post(orders.Message(orders.KILL, self._job))
+
+    def _answer(self, message: orders.Message) -> None:
+        """What the monitor says about this process."""
+        if message.verb == orders.STARTED:
+            self.pid = message.value
+        elif message.verb == orders.EXITED:
+            self._status = message.value
+            self._exited.set()
+        else:
+            self.refusal = f"{message.text.decode(errors='backslashreplace')} ({os.strerror(message.value)})"
+            self._exited.set()
+        self._answered.set()
+
+
+class WorkerProcess(Process):
+    """One worker. `channel`: our end of a SOCK_SEQPACKET pair, the caller's to close; its EOF ends the worker."""
+
+    def __init__(self, spawner: "Spawner", job: int, channel: trio.socket.SocketType) -> None:
+        super().__init__(spawner, job)
+        self.channel = channel
+
+
+class Spawner:
+    """Made by open_spawner."""
+
+    def __init__(self, monitor: socket.socket) -> None:
+        self._monitor = trio.socket.from_stdlib_socket(monitor)
+        self._processes: dict[int, Process] = {}
+        self._pings: dict[int, trio.Event] = {}
+        self._outgoing: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self._posted = trio.Event()
+        self._last = orders.ENGINE_JOB
+        self._started = self._refused = 0
+        self.lost = False
+
+    async def spawn(self, account: Account, lock_fd: int) -> WorkerProcess:
+        """A worker for `account`, which holds `lock_fd` open as long as it lives. Raises SpawnRefused.
+
+        That it was started does not mean that it got far: see `wait` and `explain`. Cancelled, it is killed.
+        """
+        name = os.fsencode(account.name)
+        if not 0 < len(name) <= orders.MAX_TEXT_BYTES or b"\0" in name:
+            raise SpawnRefused(f"cannot start a worker for {account.name!r}: no name that passwd can hold")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER_BYTES)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHANNEL_BUFFER_BYTES)
+        self._last += 1
+        worker = WorkerProcess(self, self._last, trio.socket.from_stdlib_socket(ours))
+        # Copies: a caller that is cancelled may close its own before the message has left.
+        fds = theirs.detach(), os.dup(lock_fd)
+        with ExitStack() as undo:
+            undo.callback(worker.channel.close)
+            undo.callback(worker.kill_nowait)
+            await self._start(worker, orders.Message(orders.SPAWN, worker._job, account.uid, name), fds)
+            if worker.refusal:
+                raise SpawnRefused(f"cannot start a worker for {account.name}: {worker.refusal}")
+            undo.pop_all()
+        return worker
+
+    async def start_engine(self, kind: str) -> Process:
+        """Start the private engine on "signatures" or "builtin". Raises SpawnRefused, also when it runs already."""
+        if orders.ENGINE_JOB in self._processes:
+            raise SpawnRefused("cannot start the private engine: it is running")
+        engine = Process(self, orders.ENGINE_JOB)
+        number = orders.ENGINE_KINDS.index(kind)
+        with ExitStack() as undo:
+            undo.callback(engine.kill_nowait)
+            await self._start(engine, orders.Message(orders.ENGINE_START, orders.ENGINE_JOB, number))
+            if engine.refusal:
+                raise SpawnRefused(f"cannot start the private engine: {engine.refusal}")
+            undo.pop_all()
+        return engine
+
+    async def stop_engine(self) -> None:
+        """Returns when the private engine, if there is one, has ended."""
+        engine = self.engine
+        if engine is None:
+            return
+        self._post(orders.Message(orders.ENGINE_STOP, orders.ENGINE_JOB))
+        with trio.move_on_after(ENGINE_STOP_S):
+            await engine.wait()
+            return
+        engine.kill_nowait()
+        await engine.wait()
+
+    @property
+    def engine(self) -> Process | None:
+        """The private engine's process while there is one; `await engine.wait()` tells its end."""
+        return self._processes.get(orders.ENGINE_JOB)
+
+    async def ping(self) -> None:
+        """Returns when the monitor has answered."""
+        self._last += 1
+        answered = self._pings[self._last] = trio.Event()
+        try:
+            self._post(orders.Message(orders.PING, self._last))
+            await answered.wait()
+        finally:
+            del self._pings[self._last]
+
+    def statistics(self) -> SpawnStatistics:
+        return SpawnStatistics(running=len(self._processes), started=self._started, refused=self._refused)
+
+    async def _start(self, process: Process, message: orders.Message, fds: tuple[int, ...] = ()) -> None:
+        self._processes[message.job] = process
+        self._post(message, fds)
+        await process._answered.wait()
+
+    def _post(self, message: orders.Message, fds: tuple[int, ...] = ()) -> None:
+        """Queue a message; its fds are ours to close once it has left."""
+        self._outgoing.append((message.encode(), fds))
+        self._posted.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._posted.wait()
+            self._posted = trio.Event()
+            while self._outgoing:
+                data, fds = self._outgoing[0]
+                rights_message = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
+                try:
+                    await self._monitor.sendmsg([data], rights_message if fds else [])
+                except (BrokenPipeError, ConnectionResetError):
+                    return  # the reader sees it too, and says so
+                self._outgoing.popleft()
+                _close(fds)
+
+    async def _read(self) -> None:
+        """Until EOF."""
+        while True:
+            try:
+                data = await self._monitor.recv(orders.MAX_MESSAGE_BYTES)
+            except ConnectionResetError:
+                return
+            if not data:
+                return
+            message = orders.decode(data, orders.TO_DAEMON)
+            if message.verb == orders.PONG:
+                if (answered := self._pings.get(message.job)) is not None:
+                    answered.set()
+                continue
+            process = self._processes[message.job]
+            process._answer(message)
+            self._started += message.verb == orders.STARTED
+            self._refused += message.verb == orders.REFUSED
+            if message.verb != orders.STARTED:
+                del self._processes[message.job]
+
+    def _close(self) -> None:
+        self._monitor.close()
+        for _, fds in self._outgoing:
+            _close(fds)
+        self._outgoing.clear()
+
+
+@asynccontextmanager
+async def open_spawner(monitor: socket.socket) -> AsyncIterator[Spawner]:
+    """Speak with the monitor on `monitor`, the launcher's end of the pair, and close it at the end.
+
+    Raises MonitorLost, after cancelling what is inside, when the monitor ends; what the inside raises comes in a group,
+    as out of any nursery. That the socket is closed is what ends the monitor, and with it every worker.
+    """
+    spawner = Spawner(monitor)
+    try:
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                await spawner._read()
+                spawner.lost = True
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(read)
+            nursery.start_soon(spawner._write)
+            yield spawner
+            nursery.cancel_scope.cancel()
+    finally:
+        spawner._close()
+    if spawner.lost:
+        raise MonitorLost("cannot go on: the monitor ended")
+
+
+def explain(status: int) -> str:
+    """A wait status as words: "exit code 81: the account is gone or has another name", "signal 9"."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return f"signal {-code}"
+    return f"exit code {code}" + (f": {_MEANINGS[code]}" if code in _MEANINGS else "")
+
+
+def _close(fds: tuple[int, ...]) -> None:
+    for fd in fds:
+        os.close(fd)
