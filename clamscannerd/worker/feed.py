@@ -17,8 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from clamscannerd.engine.clamproto import FILDES, Reply, Session
-
+from clamscannerd.engine.clamproto import FILDES_MESSAGE, KEEPALIVE_S, PING, Reply, Session
 from clamscannerd.errors import RemoteProtocolError
 
 _RECEIVE_BYTES = 16 * 1024
@@ -56,6 +55,7 @@ class Feed:
         self._give_up = give_up
         self._sock: socket.socket | None = None
         self._session = Session()
+        self._last_command = 0.0
         self._flights: dict[int, Flight] = {}
         self._again: deque[Flight] = deque()  # to be asked again, among others
         self._alone: deque[Flight] = deque()  # to be asked again, one by one
@@ -83,6 +83,7 @@ class Feed:
         self._sock = socket.socket(fileno=fd)
         self._sock.settimeout(0)
         self._session = Session()
+        self._last_command = time.monotonic()
 
     def room(self, window: int) -> bool:
         """Whether a new file may be sent now. Suspects go alone, so nothing new goes while there are any."""
@@ -102,7 +103,7 @@ class Feed:
             return
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(flight.fd))]
         try:
-            sent = self._sock.sendmsg((FILDES, b"\0"), rights)
+            sent = self._sock.sendmsg((FILDES_MESSAGE,), rights)
         except BlockingIOError:  # clamd reads nothing now: verdicts first
             self._again.append(flight)
             return
@@ -110,9 +111,9 @@ class Feed:
             self._again.append(flight)
             self._lose(f"send: {error.strerror}")
             return
-        flight.sent_at = time.monotonic()
+        flight.sent_at = self._last_command = time.monotonic()
         self._flights[self._session.sent()] = flight
-        if sent != len(FILDES) + 1:
+        if sent != len(FILDES_MESSAGE):
             self._lose("send: cut short")
 
     def receive(self) -> list[tuple[Flight, Reply]]:
@@ -144,8 +145,13 @@ class Feed:
             self._again.append(flight)
 
     def check_deadlines(self) -> None:
-        """Give up a file that takes too long; its session goes with it, for nothing can take a file back."""
+        """Give up a file that takes too long; its session goes with it, for nothing can take a file back.
+
+        clamd also ends a session that gets no new command for its ReadTimeout, scans under way or not: hence the PING.
+        """
         now = time.monotonic()
+        if self._sock is not None and now - self._last_command > KEEPALIVE_S:
+            self._keep_alive(now)
         late = [number for number, flight in self._flights.items() if now - flight.sent_at > self._deadline_s]
         if not late:
             return
@@ -154,6 +160,17 @@ class Feed:
         self._again.extend(self._flights.values())
         self._flights.clear()
         self._lose("a file took too long")
+
+    def _keep_alive(self, now: float) -> None:
+        self._last_command = now
+        try:
+            if self._sock is not None and self._sock.send(PING) == len(PING):
+                self._session.sent_ping()
+                return
+        except OSError as error:
+            self._lose(f"send: {error.strerror}")
+            return
+        self._lose("send: cut short")
 
     def close(self) -> None:
         """Forget all files, without verdicts."""

@@ -13,7 +13,6 @@ from collections import deque
 from typing import Final
 
 from clamscannerd.engine.clamproto import Reply, classify
-
 from clamscannerd.errors import RemoteProtocolError
 from clamscannerd.model import Reason, Verdict
 from clamscannerd.worker.beneath import Kernel
@@ -272,6 +271,7 @@ def rescan(feed: Feed, fd: int, path: bytes, timeout_s: float) -> tuple[Verdict,
         poll = select.poll()
         poll.register(feed.fileno(), select.POLLIN)
         poll.poll(_REPORT_S * 1000)
+        feed.check_deadlines()
         for done, reply in feed.receive():
             done.close()
             verdict, reason, signature = classify(reply)

@@ -1,0 +1,358 @@
+"""Composition root of [daemon]: what is built, in which order it starts and stops. No logic of its own.
+
+Start: monitor client, state (locked, recovered), vault checked, engines (in the background), runner, server, READY.
+Stop (SIGTERM, SIGINT): no new calls, scans parked, the step at hand ended, then everything closed in reverse.
+SIGHUP: read the configuration again; what cannot change at run time says so in the log.
+"""
+
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import trio
+
+from clamscannerd import __version__, systemd
+from clamscannerd import config as configuration
+from clamscannerd.config import Config
+from clamscannerd.engine.sessions import Engines, EngineSettings, open_engines
+from clamscannerd.errors import ClamscannerdError, ConfigError, MonitorLost, StateError
+from clamscannerd.launch_engine import engine_places
+from clamscannerd.model import Account
+from clamscannerd.pipeline import probe
+from clamscannerd.pipeline.disinfect import DisinfectJobs, TaskLimits
+from clamscannerd.pipeline.engineview import EngineView
+from clamscannerd.pipeline.link import one_of
+from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
+from clamscannerd.rpc.methods import build
+from clamscannerd.rpc.server import Server, ServerLimits
+from clamscannerd.service.accounts import Accounts
+from clamscannerd.service.context import Context, Settings
+from clamscannerd.service.scan_types import ScanType
+from clamscannerd.spawn import Spawner, open_spawner
+from clamscannerd.state.live import Live
+from clamscannerd.state.runner import Runner, Slots
+from clamscannerd.state.store import Store, StoreLimits, open_store
+from clamscannerd.state.vault import Vault, VaultLimits
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 4_096  # the kernel cuts it to net.core.somaxconn: clients wait there while the daemon is busy
+_EXPIRE_S = 3_600.0  # items are kept for days: an hour more is no matter
+_STOP_S = 10.0  # from SIGTERM to the end, whatever hangs
+
+
+def main(config: Config, monitor: socket.socket, *, system: bool, path: Path | None = None) -> int:
+    """The daemon's life after launch.py gave up its rights; returns the exit code. `path`: for SIGHUP."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        trio.run(_Daemon(config, system=system, path=path).run, monitor, strict_exception_groups=True)
+    except ClamscannerdError as error:
+        log.critical("%s", error)
+        return error.exit_code
+    return 0
+
+
+class _PrivateEngine:
+    """engine/sessions.PrivateEngine over the monitor."""
+
+    def __init__(self, spawner: Spawner, config: Config, *, system: bool) -> None:
+        self._spawner = spawner
+        self._places = engine_places(config, system=system)
+
+    async def start(self, kind: Literal["signatures", "builtin"]) -> None:
+        await self._spawner.start_engine(kind)
+
+    async def stop(self) -> None:
+        await self._spawner.stop_engine()
+
+    def address(self, kind: Literal["signatures", "builtin"]) -> str:
+        return self._places.socket(kind)
+
+    def running(self) -> bool:
+        return self._spawner.engine is not None
+
+
+class _Daemon:
+    def __init__(self, config: Config, *, system: bool, path: Path | None) -> None:
+        self._config = config
+        self._system = system
+        self._path = path
+        self._state = Path(config.state.directory)
+
+    async def run(self, monitor: socket.socket) -> None:
+        """Until a signal or a fault that nothing can go on after."""
+        config = self._config
+        with one_of(MonitorLost, StateError, ConfigError, ClamscannerdError):
+            async with (
+                open_spawner(monitor) as spawner,
+                open_store(self._state, _store_limits(config)) as store,
+                open_engines(_engine_settings(config), _PrivateEngine(spawner, config, system=self._system)) as engines,
+            ):
+                await self._serve(spawner, store, engines)
+
+    async def _serve(self, spawner: Spawner, store: Store, engines: Engines) -> None:
+        config = self._config
+        vault = Vault(self._state / "vault", store, _vault_limits(config))
+        locks = self._state / "locks"
+        locks.mkdir(mode=0o700, exist_ok=True)
+        recovered = await store.recover()
+        if recovered.scans or recovered.tasks:
+            log.info("going on with %d scans and %d tasks", len(recovered.scans), len(recovered.tasks))
+        view = EngineView(
+            engines, cores=os.cpu_count() or 1, in_flight=config.scans.in_flight, wait_s=config.engine.wait_s
+        )
+        live = Live()
+        self._scans = ScanJobs(store=store, live=live, spawner=spawner, engines=view, limits=self._scan_limits())
+        self._tasks = DisinfectJobs(
+            store=store, vault=vault, spawner=spawner, engines=view, limits=_task_limits(config)
+        )
+        only_uid = None if self._system else os.geteuid()
+        self._accounts = Accounts(
+            min_uid=config.accounts.min_uid, timeout_s=config.accounts.lookup_timeout_s, only_uid=only_uid
+        )
+        self._runner = Runner(
+            store=store,
+            locks=locks,
+            slots=_slots(config),
+            run_scan=self._scans.run,
+            run_task=self._tasks.run,
+            fail_task=self._tasks.fail,
+            resolve=self._accounts.resolve,
+            engine_ready=lambda: engines.state().kind == "ready",
+        )
+
+        async def look(account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
+            return await probe.probe(spawner, account, paths)
+
+        self._context = Context(
+            store=store,
+            live=live,
+            jobs=self._runner,
+            accounts=self._accounts,
+            engine=engines.state,
+            probe=look,
+            settings=_settings(config),
+        )
+        self._admins = _admin_uids(config)
+        self._server = Server(build(self._context), limits=_server_limits(config), admins=lambda: self._admins)
+        await self._live(spawner, store, vault, engines)
+
+    async def _live(self, spawner: Spawner, store: Store, vault: Vault, engines: Engines) -> None:
+        listeners = _listeners(self._config.server.socket)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._runner.serve)
+                nursery.start_soon(self._follow_engines, engines)
+                nursery.start_soon(_keep_vault, vault)
+                nursery.start_soon(systemd.watchdog, _alive(spawner, store))
+                await nursery.start(self._server.serve, [trio.socket.from_stdlib_socket(sock) for sock in listeners])
+                log.info("clamscannerd %s serves on %s", __version__, self._config.server.socket)
+                systemd.notify("READY=1")
+                await self._wait_for_end()
+                systemd.notify("STOPPING=1")
+                with trio.move_on_after(_STOP_S):
+                    await self._drain()
+                nursery.cancel_scope.cancel()
+        finally:
+            for sock in listeners:
+                sock.close()
+
+    async def _drain(self) -> None:
+        self._server.stop()
+        self._tasks.stopping.set()
+        await self._runner.drain(self._config.tasks.drain_s)
+
+    async def _wait_for_end(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    log.info("stopping: %s", signal.Signals(number).name)
+                    return
+                self._reload()
+
+    def _reload(self) -> None:
+        """What can change at run time changes; a broken file changes nothing."""
+        systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            new = configuration.load(self._path, system=self._system)
+        except ConfigError as error:
+            log.error("keeping the old configuration: %s", error)
+        else:
+            for name in ("state", "engine"):
+                if getattr(new, name) != getattr(self._config, name):
+                    log.warning("a change of [%s] takes effect at the next start", name)
+            self._config = new
+            self._server.limits = _server_limits(new)
+            self._admins = _admin_uids(new)
+            self._context.settings = _settings(new)
+            self._runner.slots = _slots(new)
+            self._scans.limits = self._scan_limits()
+            self._tasks.limits = _task_limits(new)
+            self._accounts.min_uid = new.accounts.min_uid
+            self._runner.wake()
+            log.info("configuration read again")
+        systemd.notify("READY=1")
+
+    async def _follow_engines(self, engines: Engines) -> None:
+        while True:
+            state = engines.state()
+            words = state.reason or f"clamd {state.info.version}/{state.info.database}"
+            systemd.notify(f"STATUS={state.kind}: {words}")
+            log.info("engine %s: %s", state.kind, words)
+            self._runner.wake()
+            await engines.wait_changed()
+
+    def _scan_limits(self) -> ScanLimits:
+        config = self._config
+        return ScanLimits(
+            silence_s=config.scans.silence_s,
+            deadline_s=config.scans.deadline_s,
+            file_deadline_s=config.scans.file_deadline_s,
+            retries=config.scans.retries,
+            max_skipped=config.state.max_not_scanned_per_scan,
+            excludes=() if self._system else _own_state(self._state),
+        )
+
+
+def _own_state(directory: Path) -> tuple[bytes, ...]:
+    """A user's daemon keeps its state, with the vault, in that user's home: left out of scans."""
+    home = Path(os.path.expanduser("~"))
+    return (os.fsencode(directory.relative_to(home)),) if directory.is_relative_to(home) else ()
+
+
+def _alive(spawner: Spawner, store: Store):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    async def alive() -> None:
+        await store.check()
+        await spawner.ping()
+
+    return alive
+
+
+async def _keep_vault(vault: Vault) -> None:
+    """At start compare files with rows; then remove what is past its time, again and again."""
+    report = await vault.check()
+    if report.stray_count or report.missing_count:
+        log.error("vault: %d files without a row, %d items without a file", report.stray_count, report.missing_count)
+    while True:
+        await vault.expire(time.time())
+        await trio.sleep(_EXPIRE_S)
+
+
+def _listeners(path: str) -> list[socket.socket]:
+    """systemd's sockets, or one of our own at `path`. Raises ClamscannerdError."""
+    given = systemd.listeners()
+    if given:
+        return given
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        sock.bind(path)
+        os.chmod(path, 0o666)  # noqa: S103  every local user may call; who calls is the kernel's word
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ClamscannerdError(f"cannot listen on {path}: {error.strerror}") from None
+    return [sock]
+
+
+def _remove_stale(path: str) -> None:
+    """A socket that nobody serves any more. One that answers is another daemon's."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ClamscannerdError(f"cannot listen on {path}: it is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe_sock:
+        probe_sock.settimeout(1)
+        try:
+            probe_sock.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise ClamscannerdError(f"cannot listen on {path}: another daemon serves it")
+
+
+def _admin_uids(config: Config) -> frozenset[int]:
+    """Names of server.admins as uids; an unknown name is said and left out."""
+    import pwd
+
+    uids = {0}
+    for name in config.server.admins:
+        try:
+            uids.add(pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            log.warning("server.admins: there is no user %r", name)
+    return frozenset(uids)
+
+
+def _store_limits(config: Config) -> StoreLimits:
+    state = config.state
+    return StoreLimits(
+        keep_per_account=state.keep_per_account,
+        keep_s=state.keep,
+        max_findings_per_scan=state.max_findings_per_scan,
+        max_not_scanned_per_scan=state.max_not_scanned_per_scan,
+    )
+
+
+def _vault_limits(config: Config) -> VaultLimits:
+    vault = config.vault
+    return VaultLimits(
+        keep_quarantined_s=vault.keep_quarantined,
+        keep_deleted_s=vault.keep_deleted,
+        max_bytes_per_account=vault.max_bytes_per_account,
+        max_items_per_account=vault.max_items_per_account,
+        min_free=vault.min_free,
+    )
+
+
+def _task_limits(config: Config) -> TaskLimits:
+    return TaskLimits(
+        step_timeout_s=config.tasks.step_timeout_s,
+        file_deadline_s=config.scans.file_deadline_s,
+        retries=config.scans.retries,
+    )
+
+
+def _server_limits(config: Config) -> ServerLimits:
+    server = config.server
+    return ServerLimits(
+        max_connections=server.max_connections,
+        max_connections_per_uid=server.max_connections_per_uid,
+        max_calls_per_uid=server.max_calls_per_uid,
+        max_message_bytes=server.max_message_bytes,
+        max_batch=server.max_batch,
+        max_depth=server.max_depth,
+        line_timeout_s=server.line_timeout_s,
+        idle_timeout_s=server.idle_timeout_s,
+        write_timeout_s=server.write_timeout_s,
+    )
+
+
+def _slots(config: Config) -> Slots:
+    return Slots(scans=config.scans.max_active, tasks=config.tasks.max_active)
+
+
+def _settings(config: Config) -> Settings:
+    types = {
+        name: ScanType(
+            id=name,
+            message=kind.message,
+            paths=tuple(os.fsencode(path) for path in kind.paths),
+            users=frozenset(kind.users),
+            groups=frozenset(kind.groups),
+        )
+        for name, kind in config.scan_types.items()
+        if kind.enabled
+    }
+    return Settings(scan_types=types, lost_after_s=config.engine.lost_after_s)
+
+
+def _engine_settings(config: Config) -> EngineSettings:
+    raise NotImplementedError
