@@ -197,6 +197,7 @@ def _create(path: Path) -> None:
     os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))  # SQLite gives WAL and index the same mode
     connection = _connect(new)
     try:
+        connection.execute("PRAGMA journal_mode = WAL")  # stays so, in the file
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         _migrate(connection, 0)
     finally:
@@ -210,10 +211,10 @@ def _create(path: Path) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    """Sets nothing that would be written to the file: it may turn out not to be ours."""
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     for pragma in (
-        "journal_mode = WAL",
         "synchronous = FULL",
         "foreign_keys = ON",
         "trusted_schema = OFF",
@@ -240,6 +241,7 @@ def _accept(connection: sqlite3.Connection, path: Path) -> None:
         raise StateError(f"cannot open state {path}: version {version} is newer than {VERSION}, the latest known here")
     if path.stat().st_size <= CHECK_AT_OPEN_BYTES:
         quick_check(connection, path)
+    connection.execute("PRAGMA journal_mode = WAL")  # somebody's copy or VACUUM INTO may have lost it
     if version < VERSION:
         _migrate(connection, version)
 
