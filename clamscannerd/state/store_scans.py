@@ -125,8 +125,8 @@ def end(c: sqlite3.Connection, scan_id: int, state: ScanState, counts: Counts, m
     _save_counts(c, scan_id, counts)
     if state is ScanState.DONE and _lists_are_whole(c, scan_id, counts):
         c.execute(
-            "UPDATE finding SET state = 'cleared' WHERE account = ? AND scan < ? AND state = 'standing'"
-            " AND covers(?, path)"
+            "UPDATE finding INDEXED BY finding_standing SET state = 'cleared'"
+            " WHERE account = ? AND scan < ? AND state = 'standing' AND covers(?, path)"
             " AND path NOT IN (SELECT path FROM not_scanned WHERE scan = ? AND reason <> 'vanished')",
             (row["account"], scan_id, row["paths"], scan_id),
         )
@@ -235,8 +235,8 @@ def earlier_standing_count(c: sqlite3.Connection, uid: int, name: str) -> int:
         return 0
     coming = newest.state in (ScanState.QUEUED, ScanState.RUNNING, ScanState.PAUSED)
     row = c.execute(
-        "SELECT count(*) FROM finding f JOIN account a ON a.id = f.account WHERE a.uid = ? AND a.name = ?"
-        " AND f.state = 'standing' AND f.scan < ? AND NOT (? AND covers(?, f.path))",
+        "SELECT count(*) FROM finding f INDEXED BY finding_standing JOIN account a ON a.id = f.account"
+        " WHERE a.uid = ? AND a.name = ? AND f.state = 'standing' AND f.scan < ? AND NOT (? AND covers(?, f.path))",
         (uid, name, newest.id, coming, b"\0".join(newest.paths)),
     ).fetchone()
     return int(row[0])
@@ -252,13 +252,14 @@ def move_finding(c: sqlite3.Connection, finding_id: int, to: FindingState) -> No
 
 
 _QUEUE = (
-    "SELECT 'scan' AS kind, s.id, a.uid, a.name, s.turn FROM scan s JOIN account a ON a.id = s.account"
-    " WHERE s.state IN ('queued', 'running', 'paused') AND s.state = :state"
+    "SELECT 'scan' AS kind, s.id, a.uid, a.name, s.turn FROM scan s INDEXED BY scan_under_way"
+    " JOIN account a ON a.id = s.account WHERE s.state IN ('queued', 'running', 'paused') AND s.state = :state"
     " UNION ALL"
-    " SELECT 'task', t.id, a.uid, a.name, t.turn FROM task t JOIN account a ON a.id = t.account"
-    " WHERE t.state <> 'done' AND t.state = :state ORDER BY turn"
+    " SELECT 'task', t.id, a.uid, a.name, t.turn FROM task t INDEXED BY task_under_way"
+    " JOIN account a ON a.id = t.account WHERE t.state <> 'done' AND t.state = :state ORDER BY turn"
 )
-"""The first condition of each half is word for word that of the partial index, or SQLite would not use it."""
+"""The first condition of each half is word for word that of the partial index, or SQLite could not use it; left to
+itself it walks all jobs ever kept, for the order's sake."""
 
 
 def _jobs(c: sqlite3.Connection, state: str) -> list[Job]:
