@@ -356,21 +356,6 @@ async def test_what_was_running_is_queued_again_at_its_old_place(store: Store) -
     assert (await store.park_task(task.id)).state is TaskState.QUEUED
 
 
-async def test_many_callers_each_get_their_own_answer(store: Store) -> None:
-    answers: dict[int, Scan] = {}
-
-    async def ask(uid: int) -> None:
-        account = Account(uid=uid, gid=uid, name=f"u{uid}", home=b"/h")
-        answers[uid] = await store.add_scan(account, "home", (b".",), uid, 1.0)
-
-    async with trio.open_nursery() as nursery:
-        for uid in range(2_000, 2_050):
-            nursery.start_soon(ask, uid)
-    assert all(scan.uid == uid for uid, scan in answers.items())
-    assert len(await store.waiting_jobs()) == 50
-    assert store.statistics().writes == 50
-
-
 ENDINGS = st.lists(st.tuples(st.sampled_from(Outcome), st.booleans(), st.booleans()), min_size=1, max_size=5)
 
 

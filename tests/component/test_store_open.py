@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from clamscannerd.errors import StateError
-from clamscannerd.model import Account
+from clamscannerd.model import Account, Scan
 from clamscannerd.state.schema import SCHEMA, VERSION
 from clamscannerd.state.store import Store, StoreLimits, open_store
 
@@ -239,3 +239,19 @@ async def test_a_cancelled_call_has_not_begun_or_is_finished(tmp_path: Path) -> 
         assert scope.cancelled_caught
         assert await store.latest_scan(1001, "ann") is None
         assert not store.statistics().broken
+
+
+async def test_many_callers_each_get_their_own_answer(tmp_path: Path) -> None:
+    answers: dict[int, Scan] = {}
+
+    async def ask(uid: int) -> None:
+        account = Account(uid=uid, gid=uid, name=f"u{uid}", home=b"/h")
+        answers[uid] = await store.add_scan(account, "home", (b".",), uid, 1.0)
+
+    async with open_store(tmp_path, LIMITS) as store:
+        async with trio.open_nursery() as nursery:
+            for uid in range(2_000, 2_050):
+                nursery.start_soon(ask, uid)
+        assert all(scan.uid == uid for uid, scan in answers.items())
+        assert len(await store.waiting_jobs()) == 50
+        assert store.statistics().writes == 50
