@@ -12,6 +12,7 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Literal
 
@@ -200,13 +201,13 @@ class _Daemon:
         systemd.notify("READY=1")
 
     async def _follow_engines(self, engines: Engines) -> None:
+        state = engines.state()
         while True:
-            state = engines.state()
             words = state.reason or f"clamd {state.info.version}/{state.info.database}"
             systemd.notify(f"STATUS={state.kind}: {words}")
             log.info("engine %s: %s", state.kind, words)
             self._runner.wake()
-            await engines.wait_changed()
+            state = await engines.wait_changed(state)
 
     def _scan_limits(self) -> ScanLimits:
         config = self._config
@@ -226,7 +227,7 @@ def _own_state(directory: Path) -> tuple[bytes, ...]:
     return (os.fsencode(directory.relative_to(home)),) if directory.is_relative_to(home) else ()
 
 
-def _alive(spawner: Spawner, store: Store):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _alive(spawner: Spawner, store: Store) -> Callable[[], Awaitable[None]]:
     async def alive() -> None:
         await store.check()
         await spawner.ping()
@@ -355,4 +356,16 @@ def _settings(config: Config) -> Settings:
 
 
 def _engine_settings(config: Config) -> EngineSettings:
-    raise NotImplementedError
+    engine = config.engine
+    return EngineSettings(
+        sockets=engine.sockets,
+        clamd_conf=engine.clamd_conf,
+        database=engine.database,
+        max_file_size=engine.max_file_size,
+        max_scan_time_s=engine.max_scan_time_s,
+        max_threads=engine.max_threads,
+        first_ping_timeout_s=engine.first_ping_timeout_s,
+        ping_timeout_s=engine.ping_timeout_s,
+        check_interval_s=engine.check_interval_s,
+        auto_wait_s=engine.auto_wait_s,
+    )

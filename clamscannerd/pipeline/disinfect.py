@@ -1,7 +1,7 @@
 """One disinfection, step by step: intent, worker, content to the vault, proof, record, log line. [daemon]
 
-Each step is committed as `doing`, with the random name under which its file will be captured, before the worker is
-told; as ended after the worker's proof. So a crash at any point leaves a step that can be done again: the worker finds the
+Each step is committed as `doing`, with the random name for the capture of its file, before the worker is told; as
+ended after the worker's proof. So a crash at any point leaves a step that can be done again: the worker finds the
 captured file, and the vault knows whether its content is safe. Records are committed first and written to the log in
 the home after; a task that goes on writes the log afresh from them.
 """
@@ -265,11 +265,10 @@ class _Run:
 
     async def _bring_session(self, link: WorkerLink) -> None:
         try:
-            session = await self._jobs.engines.session()
+            session, view = await self._jobs.engines.session()
         except EngineLost as error:
             await link.send(NoSession(reason=str(error)))
             return
-        view = self._jobs.engines.view()
         with session:
             answer = Sessions(fds=1, max_file_size=view.max_file_size, clean_allowed=view.signatures)
             await link.send(answer, [session.fileno()])

@@ -47,14 +47,15 @@ class EngineView:
     def view(self) -> EngineState:
         return self._engines.state()
 
-    async def session(self) -> socket.socket:
-        """A session, now or when the engine is back. Raises EngineLost after `wait_s`."""
+    async def session(self) -> tuple[socket.socket, EngineState]:
+        """A session, now or when the engine is back, and what holds for it. Raises EngineLost after `wait_s`."""
         reason = "no engine answered"
         with trio.move_on_after(self._wait_s):
             while True:
                 try:
                     await self._engines.wait_ready(self._wait_s)
-                    return await self._engines.open_session()
+                    sock = await self._engines.open_session()
+                    return sock, self._engines.state()  # no await between: it is this session's
                 except EngineLost as error:
                     reason = str(error)
                 await trio.sleep(_PAUSE_S)

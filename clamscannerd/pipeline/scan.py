@@ -14,7 +14,7 @@ import trio
 
 from clamscannerd.errors import EngineLost, SpawnRefused, WorkerFailed
 from clamscannerd.model import Account, FindingState, Frozen, Scan, ScanState
-from clamscannerd.pipeline.engineview import EngineView
+from clamscannerd.pipeline.engineview import EngineState, EngineView
 from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, one_of, open_worker
 from clamscannerd.pipeline.shares import Shares
 from clamscannerd.state.live import Live, LiveScan
@@ -121,21 +121,22 @@ class _Attempt:
 
     async def run(self, lock_fd: int) -> tuple[ScanState, str]:
         jobs = self._jobs
-        session = await self._first_session()
-        if session is None:
+        first = await self._first_session()
+        if first is None:
             return ScanState.CANCELLED, CANCELLED
+        session, engine = first
         with session:
-            scan = await self._store.begin_scan(self._live.scan.id, jobs.engines.view().info, time.time())
+            scan = await self._store.begin_scan(self._live.scan.id, engine.info, time.time())
             earlier = [f.path for f in await self._store.scan_findings(scan.id) if f.state is FindingState.STANDING]
             self._live.restart(scan, earlier)
             async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.silence_s) as link:
-                await link.send(self._job(), [session.fileno()])
+                await link.send(self._job(engine), [session.fileno()])
                 await _send_rechecks(link, earlier)
                 return await self._follow(link)
 
-    async def _first_session(self) -> socket.socket | None:
+    async def _first_session(self) -> tuple[socket.socket, EngineState] | None:
         """A session for the start; None when the scan was cancelled while waiting for an engine."""
-        found: list[socket.socket] = []
+        found: list[tuple[socket.socket, EngineState]] = []
         with one_of(EngineLost):
             async with trio.open_nursery() as nursery:
 
@@ -148,14 +149,14 @@ class _Attempt:
                 nursery.cancel_scope.cancel()
         return found[0] if found else None
 
-    def _job(self) -> ScanJob:
-        jobs, view = self._jobs, self._jobs.engines.view()
+    def _job(self, engine: EngineState) -> ScanJob:
+        jobs = self._jobs
         return ScanJob(
             roots=self._live.scan.paths,
             excludes=jobs.limits.excludes,
             window=jobs.shares.share(),
-            max_file_size=view.max_file_size,
-            clean_allowed=view.signatures,
+            max_file_size=engine.max_file_size,
+            clean_allowed=engine.signatures,
             file_deadline_s=jobs.limits.file_deadline_s,
             max_skipped=jobs.limits.max_skipped,
             fds=1,
@@ -214,11 +215,10 @@ class _Attempt:
     async def _bring_session(self, link: WorkerLink, reason: str) -> None:
         log.info("scan %d: new session wanted: %r", self._live.scan.id, reason[:200])
         try:
-            session = await self._jobs.engines.session()
+            session, view = await self._jobs.engines.session()
         except EngineLost as error:
             await link.send(NoSession(reason=str(error)))
             return
-        view = self._jobs.engines.view()
         self._live.engine(view.info)
         with session:
             answer = Sessions(fds=1, max_file_size=view.max_file_size, clean_allowed=view.signatures)

@@ -1,7 +1,7 @@
 """Picks the next job and runs it: fairly per account, again after a crash, never two for one account. [daemon]
 
 An account has at most one job queued or running, so serving in the order asked is serving accounts in turn: nobody
-can queue twice. Scans wait while no engine answers; tasks do not need one. The truth of what waits is the database; what
+can queue twice. Scans wait while no engine answers; tasks need none. What waits is read from the database; what
 runs is known here.
 
 Per job the account's lock (flock on locks/UID) is held, and the same open file goes down to the worker: a worker that
