@@ -3,6 +3,7 @@
 import logging
 import os
 import resource
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,7 @@ import pytest
 import trio
 
 from clamscannerd.rpc.access import Rule
-from clamscannerd.rpc.server import ServerLimits
+from clamscannerd.rpc.server import Server, ServerLimits
 from clamscannerd.rpc.table import Call, Method, table
 from clamscannerd.rpc.wire import LINES_AT_ONCE
 from tests.fakes.rpc_peer import PLAIN_UID, Place, RawClient, open_place, request
@@ -350,6 +351,30 @@ async def test_without_calls_in_flight_the_end_is_at_once() -> None:
         place.server.stop()
         for client in clients:
             assert await client.lines_to_end() == []
+
+
+async def test_a_socket_that_does_not_listen_ends_the_server_with_its_error() -> None:
+    server = Server({}, limits=ServerLimits(), admins=frozenset)
+    with trio.socket.socket(socket.AF_UNIX) as sock, pytest.raises(ExceptionGroup) as caught:
+        await server.serve([sock])
+    assert caught.group_contains(OSError, match="Invalid argument")
+
+
+async def test_a_listener_of_trio_is_served_like_a_bare_socket() -> None:
+    path = "\0clamscannerd-test-" + os.urandom(8).hex()
+    methods = table(Method(name="echo", params=Params, rule=Rule.SELF, handler=echo))
+    server = Server(methods, limits=ServerLimits(), admins=frozenset)
+    with trio.socket.socket(socket.AF_UNIX) as sock:
+        await sock.bind(path)
+        sock.listen()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve, [trio.SocketListener(sock)])
+            raw = socket.socket(socket.AF_UNIX)
+            raw.connect(path)
+            client = RawClient(raw)
+            assert await client.kind("echo") == ""
+            await client.stream.aclose()
+            server.stop()
 
 
 async def test_a_cancellation_before_the_start_ends_the_server() -> None:
