@@ -1,7 +1,11 @@
 """Shared by all tiers: in CI a skip is a failure, and nothing that a test started stays behind."""
 
 import os
+import pwd
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,3 +26,41 @@ def clamd() -> Iterator[RealClamd]:
     """One real clamd for tests that do not harm it."""
     with RealClamd() as running:
         yield running
+
+
+class AccountOnHost(NamedTuple):
+    """A throw-away account with an empty 0700 home."""
+
+    name: str
+    uid: int
+    gid: int
+    home: Path
+
+
+def _make_account(name: str) -> AccountOnHost:
+    subprocess.run(["userdel", "-rf", name], check=False, capture_output=True)
+    subprocess.run(["useradd", "-m", "-k", "/dev/null", "-s", "/bin/bash", name], check=True)
+    entry = pwd.getpwnam(name)
+    home = Path(entry.pw_dir)
+    home.chmod(0o700)
+    return AccountOnHost(name, entry.pw_uid, entry.pw_gid, home)
+
+
+@pytest.fixture(scope="session")
+def _two_accounts() -> Iterator[tuple[AccountOnHost, AccountOnHost]]:
+    if os.geteuid() != 0:
+        pytest.skip("two accounts need root")
+    made = (_make_account("csd_test_a"), _make_account("csd_test_b"))
+    yield made
+    for account in made:
+        subprocess.run(["userdel", "-rf", account.name], check=False, capture_output=True)
+
+
+@pytest.fixture
+def accounts(_two_accounts: tuple[AccountOnHost, AccountOnHost]) -> tuple[AccountOnHost, AccountOnHost]:
+    """Two accounts, A and B, their homes empty again for each test."""
+    for account in _two_accounts:
+        subprocess.run(["rm", "-rf", str(account.home)], check=True)
+        account.home.mkdir(mode=0o700)
+        os.chown(account.home, account.uid, account.gid)
+    return _two_accounts
