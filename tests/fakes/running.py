@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jsonschema
 
 from tests.fakes.realclamd import EICAR, MARKER, ndb
 
 CLAMSCANNERD = str(Path(sys.executable).with_name("clamscannerd"))
+T = TypeVar("T")
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 60.0
 POLL_S = 0.02
@@ -151,13 +152,14 @@ class PeerClient:
 
     def wait_disinfection(self, timeout_s: float = END_TIMEOUT_S) -> list[dict[str, Any]]:
         def ended() -> list[dict[str, Any]] | None:
-            data = self.good("check_disinfection_status")
-            return data["details"] if data["status"] == "done" else None
+            data: dict[str, Any] = self.good("check_disinfection_status")
+            details: list[dict[str, Any]] = data["details"]
+            return details if data["status"] == "done" else None
 
         return wait_for(ended, "the disinfection to end", timeout_s)
 
 
-def wait_for(look: Callable[[], Any], what: str, timeout_s: float = END_TIMEOUT_S) -> Any:
+def wait_for(look: Callable[[], T | None], what: str, timeout_s: float = END_TIMEOUT_S) -> T:
     """Poll a state of another process until `look` gives something; AssertionError after `timeout_s`."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
