@@ -19,7 +19,8 @@ Facts about clamd 1.4.6, measured, that whoever uses this has to live with:
   PING every KEEPALIVE_S; a paused scan closes its session and asks for a new one when it goes on.
 - **A refused command leaves the session, not the buffer**: `zSHUTDOWN\0zSHUTDOWN\0` in one write is refused once and
   then obeyed. A session that goes down to a worker is therefore no protection against SHUTDOWN; what protects is that
-  the worker is sealed, and that a private engine is started again.
+  the worker is sealed, and that a private engine is started again. SCAN of a path is obeyed in a session too: so
+  clamd's own user must not be able to read what an account may not know of.
 - A reload does not end sessions. With ConcurrentDatabaseReload off and a broken database clamd still answers PING and
   ends each session at its first file, without a word: only a scan proves that an engine scans.
 - MaxScanTime exceeded, a file over a limit and an unreadable fd (O_PATH, O_WRONLY) all answer OK unless AlertExceedsMax

@@ -1,0 +1,321 @@
+"""One engine: is it there, does it scan, what is it, and one session from it. [daemon, trio]
+
+                     connects                  PONG and a scan
+    starting, lost ------------> loading -------------------------> ready
+        ^                           |                                 |
+        |   silent for too long,    |        no answer in time        |
+        +--- or it is gone ---------+ <-------------------------------+
+        +------------ gone, or speaks nonsense, or does not scan -----+
+
+A check is a session of its own: connect, IDSESSION and PING, then an empty INSTREAM. PING alone proves too little:
+clamd with a broken database answers it and ends every session at its first file. INSTREAM because it needs no fd of a
+file, which an AppArmor profile might refuse to let pass. PING is answered while all of clamd's threads are busy, the
+INSTREAM is not: so a ready engine whose scan is late is busy, not lost.
+
+`since` of an engine that is not ready is when it stopped being ready, whatever it went through after that: an
+engine that comes and goes is lost for as long as nobody could use it.
+
+A nonblocking connect to a Unix socket whose backlog is full says EAGAIN and never becomes writable *connected*; so the
+connect is tried again until the caller's deadline (trio's own would take it for connected).
+"""
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Literal
+
+import msgspec
+import trio
+
+from clamscannerd.engine import clamdconf, control
+from clamscannerd.engine.clamproto import HANDSHAKE, HANDSHAKE_REPLY, INSTREAM, INSTREAM_END, ReplyKind, Session
+from clamscannerd.errors import ConfigError, EngineLost, RemoteProtocolError
+from clamscannerd.model import EngineInfo
+
+Kind = Literal["starting", "loading", "ready", "lost"]
+
+_CONNECT_PAUSE_S = 0.02
+_RECEIVE_BYTES = 4096
+_SETTLE_S = 60.0  # beyond SelfCheck, for the loading itself: a minute loads the official database on slow disks
+
+log = logging.getLogger(__name__)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a clamd.conf tells of one engine."""
+
+    max_file_size: int
+    max_threads: int
+    read_timeout_s: float
+    self_check_s: float
+    database: str
+    blind: tuple[str, ...]
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """`first_ping_s`: for an engine that may be loading its database; `ping_s`: for one that was ready."""
+
+    first_ping_s: float
+    ping_s: float
+
+
+class EngineState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an engine, or of all of them together.
+
+    `since`: epoch seconds, see the module. `signatures`: False on the built-in test signature, where OK means nothing.
+    `max_file_size`: a larger file is too big and not sent. `reason`: one sentence while not ready, else "".
+    `generation`: changes whenever what a verdict rests on may have changed; verdicts kept under another one are void.
+    `read_timeout_s`: the engine ends a session that gets no new command for so long, scans running or not.
+    """
+
+    kind: Kind
+    since: float
+    info: EngineInfo
+    signatures: bool
+    max_file_size: int
+    max_threads: int
+    shared: bool
+    address: str
+    reason: str
+    generation: str
+    read_timeout_s: float
+
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for the `warnings` of answers: what verdicts of this engine do not cover."""
+        if not self.signatures:
+            return ("Only the EICAR test signature is loaded: no file is called clean.", *self.info.blind)
+        return self.info.blind
+
+
+class Member:
+    """One engine at one address. `load_limits` reads its configuration (blocking); `changed` is told of a new state."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        shared: bool,
+        signatures: bool,
+        timeouts: Timeouts,
+        load_limits: Callable[[], Limits],
+        changed: Callable[[], None],
+        limits: Limits,
+    ) -> None:
+        self._timeouts = timeouts
+        self._load_limits = load_limits
+        self._changed = changed
+        self.gone = False
+        """Nobody listened at the last check: not loading, not silent."""
+        self.checks = 0
+        self.failures = 0
+        self.state = EngineState(
+            kind="starting",
+            since=time.time(),
+            info=EngineInfo(blind=limits.blind),
+            signatures=signatures,
+            max_file_size=limits.max_file_size,
+            max_threads=limits.max_threads,
+            shared=shared,
+            address=address,
+            reason=f"The engine at {address} was not asked yet.",
+            generation="",
+            read_timeout_s=limits.read_timeout_s,
+        )
+
+    async def check(self) -> None:
+        """Ask once; the answer is in `state`. Takes up to `first_ping_s` for an engine that is not ready."""
+        self.checks += 1
+        address, was_ready = self.state.address, self.state.kind == "ready"
+        patience_s = self._timeouts.ping_s if was_ready else self._timeouts.first_ping_s
+        with ExitStack() as stack:
+            try:
+                with trio.fail_after(patience_s):
+                    sock = stack.enter_context(await self._connect())
+                    await _shake_hands(sock, address)
+                await self._prove_scanning(sock, patience_s)
+                version, fingerprint, limits = await trio.to_thread.run_sync(self._inspect, abandon_on_cancel=True)
+            except EngineLost as error:
+                # Our own, just started: its socket appears when it does.
+                starts = self.gone and self.state.kind == "starting" and not self.state.shared
+                self._fail("starting" if starts else "lost", str(error))
+            except trio.TooSlowError:
+                silent = f"cannot use clamd at {address}: no answer for {patience_s:g} s"
+                self._fail("loading" if was_ready else "lost", silent)
+            else:
+                self._be_ready(version, fingerprint, limits)
+
+    async def open_session(self) -> socket.socket:
+        """A blocking socket on which clamd answered within IDSESSION; the next command has FIRST_ID."""
+        try:
+            with trio.fail_after(self._timeouts.ping_s), ExitStack() as stack:
+                sock = stack.enter_context(await open_socket(self.state.address))
+                await _shake_hands(sock, self.state.address)
+                stack.pop_all()
+        except trio.TooSlowError:
+            cause = f"no answer for {self._timeouts.ping_s:g} s"
+            raise EngineLost(f"cannot open a session to clamd at {self.state.address}: {cause}") from None
+        sock.settimeout(None)
+        return sock
+
+    def lose(self, reason: str) -> None:
+        """It is known to have ended."""
+        self.gone = True
+        self._set("lost", reason)
+
+    async def _connect(self) -> socket.socket:
+        was_gone = self.gone or self.state.kind == "starting"
+        self.gone = True
+        sock = await open_socket(self.state.address)
+        self.gone = False
+        if was_gone:
+            self._set("loading", f"The engine at {self.state.address} does not answer yet.")
+        return sock
+
+    async def _prove_scanning(self, sock: socket.socket, patience_s: float) -> None:
+        """One empty scan. A late one is no fault of an engine that answers PING: the next check sees."""
+        address, session = self.state.address, Session()
+        number = session.sent()
+        with trio.move_on_after(patience_s):
+            await _send(sock, INSTREAM + INSTREAM_END, address)
+            try:
+                while session.outstanding:
+                    for reply in session.receive_data(
+                        await _receive(sock, address, "it answers PING but does not scan")
+                    ):
+                        if reply.id != number or reply.kind is not ReplyKind.OK:
+                            raise EngineLost(f"cannot use clamd at {address}: an empty scan answers {reply.text!r}")
+            except RemoteProtocolError as error:
+                raise EngineLost(f"cannot use clamd at {address}: {error}") from None
+            return
+        if self.state.kind != "ready":
+            raise EngineLost(f"cannot use clamd at {address}: it answers PING but no scan for {patience_s:g} s")
+
+    def _inspect(self) -> tuple[control.Version, control.Fingerprint, Limits]:
+        """In a thread: what it says it is, and what its files say."""
+        limits = self._load_limits()
+        version = control.version(self.state.address, self._timeouts.ping_s)
+        return version, control.fingerprint(limits.database), limits
+
+    def _be_ready(self, version: control.Version, fingerprint: control.Fingerprint, limits: Limits) -> None:
+        settled = time.time() > fingerprint.newest + limits.self_check_s + _SETTLE_S
+        info = EngineInfo(
+            version=version.version, database=version.database, database_time=version.database_time, blind=limits.blind
+        )
+        old = self.state
+        self._become(
+            msgspec.structs.replace(
+                old,
+                kind="ready",
+                since=old.since if old.kind == "ready" else time.time(),
+                info=info,
+                max_file_size=limits.max_file_size,
+                max_threads=limits.max_threads,
+                reason="",
+                generation=f"{version.version}/{version.database}/{fingerprint.digest}/{int(settled)}",
+                read_timeout_s=limits.read_timeout_s,
+            )
+        )
+
+    def _fail(self, kind: Kind, reason: str) -> None:
+        self.failures += 1
+        self._set(kind, reason)
+
+    def _set(self, kind: Kind, reason: str) -> None:
+        since = time.time() if self.state.kind == "ready" else self.state.since
+        self._become(msgspec.structs.replace(self.state, kind=kind, since=since, reason=reason))
+
+    def _become(self, state: EngineState) -> None:
+        old, self.state = self.state, state
+        if state == old:
+            return
+        if state.kind != old.kind:
+            level = logging.WARNING if state.kind == "lost" else logging.INFO
+            log.log(level, "engine at %s is %s: %s", state.address, state.kind, state.reason or state.info.version)
+        self._changed()
+
+
+def limits_of(conf: clamdconf.ClamdConf) -> Limits:
+    """What a clamd.conf means for scanning."""
+    return Limits(
+        max_file_size=clamdconf.max_file_size(conf),
+        max_threads=conf.max_threads,
+        read_timeout_s=conf.read_timeout_s,
+        self_check_s=conf.self_check_s,
+        database=conf.database_directory,
+        blind=clamdconf.blind(conf),
+    )
+
+
+def shared_limits(address: str, clamd_conf: str) -> Limits:
+    """Limits of somebody else's clamd, from the file that configures it; cautious ones where that is not known."""
+    try:
+        conf = control.read_conf(clamd_conf)
+    except ConfigError as error:
+        cause = str(error)
+    else:
+        if conf.local_socket is not None and control.same_socket(conf.local_socket, address):
+            return limits_of(conf)
+        cause = f"{clamd_conf} is of another clamd"
+    assumed = limits_of(clamdconf.ClamdConf(max_file_size=clamdconf.ASSUMED_MAX_FILE_BYTES))
+    unknown = f"The settings of the clamd at {address} are not known ({cause}): they are taken to be clamd's defaults."
+    return msgspec.structs.replace(assumed, blind=(unknown, *assumed.blind))
+
+
+async def open_socket(path: str) -> socket.socket:
+    """A nonblocking socket connected to `path`; waits while the listener's backlog is full. Raises EngineLost."""
+    with ExitStack() as stack:
+        sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                await trio.sleep(_CONNECT_PAUSE_S)
+            except OSError as error:
+                raise EngineLost(f"cannot connect to clamd at {path}: {error.strerror or error}") from None
+            else:
+                await trio.lowlevel.checkpoint()
+                stack.pop_all()
+                return sock
+
+
+async def answers(path: str) -> None:
+    """Returns when the clamd at `path` has answered PING within a session. Raises EngineLost."""
+    with ExitStack() as stack:
+        await _shake_hands(stack.enter_context(await open_socket(path)), path)
+
+
+async def _shake_hands(sock: socket.socket, address: str) -> None:
+    """IDSESSION and PING, and not one byte more than the PONG."""
+    await _send(sock, HANDSHAKE, address)
+    answer = b""
+    while len(answer) < len(HANDSHAKE_REPLY):
+        answer += await _receive(sock, address, "it closed the connection")
+        if not HANDSHAKE_REPLY.startswith(answer):
+            raise EngineLost(f"cannot use clamd at {address}: it answered PING with {answer[:100]!r}")
+
+
+async def _send(sock: socket.socket, data: bytes, address: str) -> None:
+    while data:
+        try:
+            data = data[sock.send(data) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+        except OSError as error:
+            raise EngineLost(f"cannot write to clamd at {address}: {error.strerror}") from None
+
+
+async def _receive(sock: socket.socket, address: str, if_closed: str) -> bytes:
+    """At least one byte."""
+    while True:
+        try:
+            data = sock.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(sock)
+        except OSError as error:
+            raise EngineLost(f"cannot read from clamd at {address}: {error.strerror}") from None
+        else:
+            if not data:
+                raise EngineLost(f"cannot use clamd at {address}: {if_closed}")
+            return data
