@@ -145,8 +145,8 @@ def infected(caller: Caller) -> int:
     lines = text.infected_lines(findings)
     if not findings and not caller.options.json:
         found: Json = caller.six("get_scan_status")["result"]["data"]
-        left = "none of them stands any more: " if text.infected_count(found) else ""
-        lines = [f"nothing on the list of {text.scan_name(found)}, {text.state(found)}: {left}{text.result(found)}"]
+        left = "no infected file stands any more; " if text.infected_count(found) else ""
+        lines = [f"{left}{text.scan_name(found)}, {text.state(found)}: {text.result(found)}"]
     _print(caller, answer, lines)
     return FOUND if findings else 0
 

@@ -155,7 +155,8 @@ def _motion(status: Json) -> list[str]:
 def _engine(engine: Json) -> list[str]:
     if not engine.get("version"):
         return []
-    line = f"  engine:     {safe(str(engine['version']))}"
+    version = safe(str(engine["version"]))
+    line = f"  engine:     {'' if version.startswith('ClamAV') else 'ClamAV '}{version}"
     if engine.get("database"):
         line += f", signatures {engine['database']}"
         line += f" of {moment(float(engine['database_time']))}" if engine.get("database_time") else ""

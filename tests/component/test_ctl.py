@@ -180,7 +180,15 @@ def test_infected_files_are_listed_with_exit_code_1(tmp_path: Path, ctl: Ctl) ->
 def test_an_empty_list_says_what_was_not_scanned(tmp_path: Path, ctl: Ctl) -> None:
     with daemon(tmp_path, list_infected_files=[infected()], get_scan_status=[status()]) as fake:
         run = ctl("--socket", fake.path, "infected")
-    assert run == (0, f"nothing on the list of scan 3 (home), done: {NOT_SCANNED}\n", "")
+    assert run == (0, f"scan 3 (home), done: {NOT_SCANNED}\n", "")
+
+
+def test_a_list_that_was_worked_off_says_so(tmp_path: Path, ctl: Ctl) -> None:
+    answers = {"list_infected_files": [infected()], "get_scan_status": [status(infected_file_count=2)]}
+    with daemon(tmp_path, **answers) as fake:
+        run = ctl("--socket", fake.path, "infected")
+    assert run.code == 0
+    assert run.out.startswith("no infected file stands any more; scan 3 (home), done: 2 infected, 10 scanned")
 
 
 def test_disinfect_sends_names_of_any_bytes_absolute_and_in_the_wire_form(

@@ -117,6 +117,7 @@ def test_the_engine_and_what_it_is_blind_to_are_shown() -> None:
     lines = text.status_lines({**STATUS, "engine": engine})
     assert lines[-1] == "  blind to:   big members"
     assert lines[-2].startswith("  engine:     ClamAV 1.4.6, signatures 27400 of 20")
+    assert text.status_lines({**STATUS, "engine": {"version": "1.4.6"}})[-1] == "  engine:     ClamAV 1.4.6"
 
 
 def test_a_status_with_the_named_keys_alone_can_be_shown() -> None:
