@@ -20,7 +20,7 @@ from clamscannerd.worker.messages import MAX_MESSAGE_BYTES, Fault, Hello, Messag
 
 log = logging.getLogger(__name__)
 
-_END_S = 5.0  # a worker whose channel is closed leaves in milliseconds; one in the kernel is left to its deadline
+_END_S = 1.0  # a worker whose channel is closed leaves in milliseconds; killing it is as safe as any crash
 
 
 class WorkerProcess(Protocol):
