@@ -121,8 +121,8 @@ def system_clamd_enabled() -> bool:
     """
     if not os.path.isdir(_BOOTED):
         return False
-    units = ("clamav-daemon.service", "clamav-daemon.socket")
-    return any(True for unit in units for _ in Path(_WANTS).glob(f"*.wants/{unit}"))
+    links = Path(_WANTS).glob("*.wants/clamav-daemon.*")
+    return any(link.suffix in (".service", ".socket") for link in links)
 
 
 def database_names(directory: str) -> tuple[str, ...]:

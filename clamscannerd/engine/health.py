@@ -231,8 +231,8 @@ class Member:
         if state == old:
             return
         if state.kind != old.kind:
-            level = logging.WARNING if state.kind == "lost" else logging.INFO
-            log.log(level, "engine at %s is %s: %s", state.address, state.kind, state.reason or state.info.version)
+            # The daemon says aloud what holds for all engines together; this is each by itself.
+            log.debug("engine at %s is %s: %s", state.address, state.kind, state.reason or state.info.version)
         self._changed()
 
 

@@ -62,6 +62,19 @@ def test_the_systems_socket_is_that_of_its_file(place: Path) -> None:
     assert control.same_socket(f"{place}/link/s", f"{place}/s")
 
 
+def test_clamd_is_enabled_where_systemd_runs_and_starts_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "_BOOTED", f"{place}/booted")
+    monkeypatch.setattr(control, "_WANTS", str(place))
+    wants = place / "multi-user.target.wants"
+    wants.mkdir()
+    (wants / "clamav-daemon.service").symlink_to("/nonexistent")
+    assert not control.system_clamd_enabled()
+    (place / "booted").mkdir()
+    assert control.system_clamd_enabled()
+    (wants / "clamav-daemon.service").unlink()
+    assert not control.system_clamd_enabled()
+
+
 async def test_a_full_backlog_is_waited_for(place: Path) -> None:
     path = f"{place}/s"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:

@@ -1,9 +1,13 @@
 """engine/sessions.py with the private clamd, run by its own configuration: chosen, looked after, changed over."""
 
+import grp
+import io
 import os
 import shutil
 import socket
+import stat
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +35,24 @@ def place() -> Iterator[Path]:
 def private(place: Path) -> Iterator[Private]:
     with Private(place, {}) as engine:
         yield engine
+
+
+def zipped(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("member", content)
+    return stream.getvalue()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory away")
+def test_the_socket_belongs_to_the_group_of_its_directory_and_to_nobody_else(private: Private) -> None:
+    clamd = private.clamds["builtin"]
+    group = grp.getgrnam("daemon").gr_gid
+    os.chown(clamd.directory, -1, group)
+    clamd.directory.chmod(0o2750)
+    clamd.start()
+    status = os.stat(clamd.socket_path)
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, group)
 
 
 async def test_auto_takes_the_systems_clamd_when_it_answers(private: Private) -> None:
@@ -74,7 +96,7 @@ async def test_without_signatures_the_builtin_one_finds_the_test_file_and_says_s
         state = await until(engines, "ready")
         assert (state.signatures, state.shared, state.max_file_size) == (False, False, 50 << 20)
         assert state.warnings() == ("Only the EICAR test signature is loaded: no file is called clean.",)
-        for content in (EICAR, EICAR + b"\r\n"):
+        for content in (EICAR, EICAR + b"\r\n", zipped(EICAR)):
             assert await trio.to_thread.run_sync(scan, await engines.open_session(), content) is ReplyKind.FOUND
         assert await trio.to_thread.run_sync(scan, await engines.open_session(), b"quote: " + EICAR) is ReplyKind.OK
     assert private.started == ["builtin"]
@@ -148,7 +170,7 @@ async def test_without_a_private_engine_auto_says_what_is_missing() -> None:
         assert "a private one is not set up" in (await until(engines, "lost")).reason
 
 
-async def test_a_session_of_an_engine_replaced_meanwhile_is_not_handed_out(private: Private) -> None:
+async def test_what_state_says_right_after_open_session_is_true_of_that_session(private: Private) -> None:
     async with open_engines(settings("private", database=str(private.database)), private) as engines:
         await until(engines, "ready", signatures=False)
         found: list[bool] = []

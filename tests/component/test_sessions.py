@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from clamscannerd.engine.clamproto import ReplyKind
 from clamscannerd.engine.sessions import open_engines
@@ -107,6 +108,24 @@ async def test_open_session_does_not_hang_on_a_silent_engine(clamd: FakeClamd) -
         clamd.silent = True
         with trio.fail_after(PATIENCE_S), pytest.raises(EngineLost, match="no answer for"):
             await engines.open_session()
+
+
+async def test_a_session_of_an_engine_replaced_meanwhile_is_not_handed_out(clamd: FakeClamd) -> None:
+    rare = msgspec.structs.replace(settings((clamd.socket_path,)), check_interval_s=60.0)
+    async with open_engines(rare, None) as engines:
+        await until(engines, "ready")
+        clamd.silent = True
+
+        async def be_refused() -> None:
+            with pytest.raises(EngineLost, match="replaced meanwhile"):
+                await engines.open_session()
+
+        with trio.fail_after(PATIENCE_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(be_refused)
+                await trio.testing.wait_all_tasks_blocked()
+                engines._replace([])  # what a change-over does
+                clamd.silent = False
 
 
 async def test_an_engine_with_a_broken_database_is_lost_though_it_answers_ping(clamd: FakeClamd) -> None:
