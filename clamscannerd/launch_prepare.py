@@ -1,10 +1,11 @@
 """[root, by the unit] What the launcher makes when it is root itself, for a unit that starts it without being root.
 
-`python -m clamscannerd.launch_prepare [FILE]` is the unit's ExecStartPre=+: places and configuration of the private
-engine follow from clamscannerd.toml, and only root may write them. It makes them and leaves; nothing here stays.
+`python -m clamscannerd.launch_prepare [FILE]` is clamscannerd-prepare.service: places and configuration of the
+private engine follow from clamscannerd.toml, and only root may write them. It makes them and leaves; nothing stays.
 
-Rejected: tmpfiles.d (knows no configuration, and cannot size a tmpfs), starting the unit as root (its bounding set
-would need chown, mount and more for the whole life of the service).
+Rejected: tmpfiles.d (knows no configuration, and cannot size a tmpfs); starting the unit as root (its bounding set
+would need chown, mount and more for the whole life of the service); ExecStartPre=+ (in systemd 252 its mount stays in
+the service's mount namespace, although its documentation reads otherwise).
 """
 
 import os
