@@ -58,10 +58,13 @@ def main(argv: list[str] | None = None) -> int:
             ours.close()
             return monitor.serve(theirs)
         theirs.close()
-        config = _prepare(arguments.config, ours, system=system)
+        file = os.path.abspath(arguments.config) if arguments.config is not None else None
+        config = _prepare(file, ours, system=system)
+        from pathlib import Path
+
         from clamscannerd import daemon  # after the drop: the largest import, with no rights to lose
 
-        return daemon.main(config, ours, system=system)
+        return daemon.main(config, ours, system=system, path=None if file is None else Path(file))
     except ClamscannerdError as error:
         _say(str(error))
         return error.exit_code
@@ -104,7 +107,7 @@ def _load(file: str | None, *, system: bool) -> "Config":
 
     from clamscannerd import config as configuration
 
-    path = Path(file).absolute() if file is not None else None
+    path = None if file is None else Path(file)
     config = configuration.load(path, system=system)
     where = path or configuration.default_file(system=system)
     for key, place in (("server.socket", config.server.socket), ("state.directory", config.state.directory)):
