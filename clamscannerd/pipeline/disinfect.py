@@ -159,17 +159,26 @@ class _Run:
         return True
 
     async def give_up(self, seq: int, message: str) -> None:
-        """End the step over which workers died; the file is where the last worker left it, and the message says why."""
+        """End the step over which workers died."""
         step = await self._store.next_step(self.task.id)
         if step is not None and step.seq == seq:
-            await self.record(step, Outcome.ERROR, message, gone=False)
+            await self._give_up(step, message)
+
+    async def _give_up(self, step: Step, message: str) -> None:
+        """The file is where the last worker left it: it may have been captured before, or its content stored."""
+        item = await self._store.item_of_step(self.task.id, step.seq)
+        if step.state is StepState.WAITING:
+            step = await self._store.begin_step(self.task.id, step.seq, capture_name())
+        else:
+            message += f"; if the file is missing, it is called {step.capture.decode('ascii')} in its directory"
+        if item is not None:
+            message += "; its content is in the vault"
+        await self.record(step, Outcome.ERROR, message, gone=False, item=item.id if item else None)
 
     async def give_up_all(self, message: str) -> bool:
         """No worker can do anything for this account: every step that is left ends as an error, and the task."""
         while (step := await self._store.next_step(self.task.id)) is not None:
-            if step.state is StepState.WAITING:
-                step = await self._store.begin_step(self.task.id, step.seq, capture_name())
-            await self.record(step, Outcome.ERROR, message, gone=False)
+            await self._give_up(step, message)
         await self._store.end_task(self.task.id, time.time())
         return True
 
@@ -208,12 +217,17 @@ class _Run:
         await self._end(step, reply, item)
 
     async def _end(self, step: Step, reply: Acted, item: Item | None) -> None:
-        """Commit the proof. A file that stayed where it was needs no copy in the vault."""
+        """Commit the proof. A copy in the vault is dropped only when the worker has put the file back: after a crash
+        the file may have been unlinked before, and then an error (its directory is out of reach now, say) must not
+        cost the only copy."""
         taken = reply.outcome in _FINDING
-        if not taken and item is not None:
-            await self._jobs.vault.remove(item.id)
-            item = None
         message = reply.message
+        if not taken and item is not None:
+            if reply.put_back:
+                await self._jobs.vault.remove(item.id)
+                item = None
+            else:
+                message = "; ".join(filter(None, (message, "its content is in the vault")))
         if taken and item is None and step.action is Action.QUARANTINE:
             raise WorkerFailed("worker took a file away whose content it had not sent")
         if reply.outcome is Outcome.DELETED:

@@ -38,10 +38,11 @@ _VERB = {Action.DELETE: "delete", Action.QUARANTINE: "quarantine"}
 class _End(Exception):
     """The step is decided."""
 
-    def __init__(self, outcome: Outcome, message: str, *, gone: bool = False) -> None:
+    def __init__(self, outcome: Outcome, message: str, *, gone: bool = False, put_back: bool = False) -> None:
         super().__init__(message)
         self.outcome = outcome
         self.gone = gone
+        self.put_back = put_back
 
 
 class Actor:
@@ -62,7 +63,9 @@ class Actor:
             end = decided
         except OSError as error:
             end = _End(Outcome.ERROR, f"cannot {_VERB[step.action]} it: {error.strerror}")
-        self._channel.send(Acted(seq=step.seq, outcome=end.outcome, message=str(end), gone=end.gone))
+        self._channel.send(
+            Acted(seq=step.seq, outcome=end.outcome, message=str(end), gone=end.gone, put_back=end.put_back)
+        )
 
     def _take(self, step: Act) -> None:
         try:
@@ -215,7 +218,7 @@ class Actor:
             raise _End(Outcome.ERROR, message) from None
         if name != leaf:
             message += f"; its name was taken meanwhile: it is called {name.decode('utf-8', 'backslashreplace')} now"
-        raise _End(outcome, message, gone=gone) from None
+        raise _End(outcome, message, gone=gone, put_back=True) from None
 
 
 @contextlib.contextmanager

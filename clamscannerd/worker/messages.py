@@ -240,12 +240,14 @@ class ContentEnd(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fi
 
 
 class Acted(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """How a step ended. `gone`: nothing infected stands at the path any more."""
+    """How a step ended. `gone`: nothing infected stands at the path any more. `put_back`: the file was captured and
+    has a name of its own again, so a copy in the vault is not the only one."""
 
     seq: int
     outcome: Outcome
     message: str
     gone: bool
+    put_back: bool
 
 
 class LogFailed(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):

@@ -111,6 +111,7 @@ def test_what_the_vault_refuses_gets_its_name_back(home: Path, worker: WorkerPee
     worker.send(Stored(seq=1, reason="cannot keep it: the vault is full"))
     acted = worker.expect(Acted)
     assert (acted.outcome, acted.message) == (Outcome.ERROR, "cannot keep it: the vault is full")
+    assert acted.put_back
     assert names(home) == {"bad"}
 
 
@@ -283,6 +284,20 @@ class TestAgain:
         worker.send(step)
         assert worker.expect(Acted).outcome is Outcome.QUARANTINED
         assert (home / "bad").read_bytes() == b"a new letter"
+
+    def test_stored_with_its_directory_out_of_reach_is_an_error_that_claims_nothing(
+        self, home: Path, worker: WorkerPeer, tmp_path: Path
+    ) -> None:
+        """The file may have been unlinked before the crash: the daemon must not drop the only copy."""
+        (home / "d").mkdir()
+        (home / "d" / "bad").write_bytes(EICAR)
+        step = act(home, "d/bad", again=True, stored=identity(home / "d" / "bad").sha256)
+        (home / "d" / "bad").unlink()
+        (home / "d").rmdir()
+        (home / "d").symlink_to(tmp_path)
+        worker.send(step)
+        acted = worker.expect(Acted)
+        assert (acted.outcome, acted.put_back) == (Outcome.ERROR, False)
 
     def test_not_captured_yet_starts_over(self, home: Path, worker: WorkerPeer) -> None:
         (home / "bad").write_bytes(EICAR)
