@@ -9,6 +9,7 @@ the home after; a task that goes on writes the log afresh from them.
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 import trio
@@ -27,9 +28,11 @@ from clamscannerd.model import (
     Task,
 )
 from clamscannerd.pipeline.engineview import EngineView
+from clamscannerd.pipeline.group import GROUP_STEPS, act_on_group, plain
 from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, open_worker
 from clamscannerd.rpc.names import to_wire
 from clamscannerd.state.store import FileMeta, Store
+from clamscannerd.state.store_values import StepEnd
 from clamscannerd.state.vault import Vault
 from clamscannerd.worker.messages import (
     BATCH_BYTES,
@@ -53,6 +56,7 @@ from clamscannerd.worker.messages import (
 
 log = logging.getLogger(__name__)
 
+_LOG_PAGE = 200  # records read at once when a log is written afresh
 _PARK_S = 3.0  # what is left of the 10 s of a stop after the step at hand had its 8
 _FINDING = {
     Outcome.DELETED: FindingState.DELETED,
@@ -144,15 +148,21 @@ class _Run:
                 self._link = link
                 size = jobs.engines.view().max_file_size
                 await link.send(ActJob(max_file_size=size, file_deadline_s=jobs.limits.file_deadline_s))
-                await self._write_log_afresh(link)
-                while (step := await self._store.next_step(self.task.id)) is not None:
-                    if jobs.stopping.is_set():
-                        return False
+                await self._write_log_afresh()
+                while not jobs.stopping.is_set():
+                    group = plain(await self._store.waiting_steps(self.task.id, GROUP_STEPS), jobs.vault)
+                    if len(group) > 1 and await self._group(link, group):
+                        continue
+                    step = await self._store.next_step(self.task.id)
+                    if step is None:
+                        break
                     self.seq = step.seq
                     await self._step(link, step)
+                else:
+                    return False
                 await self._sync(link)
                 done = await self._store.end_task(self.task.id, time.time())
-                await link.send(Log(fresh=False, lines=done + b"\n"))
+                await self._write_log([done])
                 await self._sync(link)
         finally:
             self._link = None
@@ -181,6 +191,43 @@ class _Run:
             await self._give_up(step, message)
         await self._store.end_task(self.task.id, time.time())
         return True
+
+    async def _group(self, link: WorkerLink, steps: Sequence[Step]) -> bool:
+        """Small files together; what was not plain is done alone, at its place. False: none could be begun."""
+        self.seq = steps[0].seq
+        captures = [capture_name() for _ in steps]
+        ended: list[StepEnd] = []
+        begun = await act_on_group(link, self._reply, self._jobs.vault, self._account, steps, captures)
+        for one in begun:  # records stand in the order asked
+            if one.acted is not None:
+                ended.append(self._end_of(one.step, one.acted, one.item.item_id))
+                continue
+            await self._record_group(ended)
+            ended = []
+            self.seq = one.step.seq
+            await self._step(link, one.step)
+        await self._record_group(ended)
+        return bool(begun)
+
+    def _end_of(self, step: Step, acted: Acted, item_id: int) -> StepEnd:
+        message = acted.message
+        if acted.outcome is Outcome.DELETED:
+            until = self._jobs.vault.expires_at(step.action, time.time())
+            message = "; ".join(filter(None, (_undo_until(until), message)))
+        return StepEnd(
+            seq=step.seq,
+            outcome=acted.outcome,
+            message=message or None,
+            file_text=self._shown(step),
+            finding_state=_FINDING[acted.outcome],
+            item=item_id,
+        )
+
+    async def _record_group(self, ends: Sequence[StepEnd]) -> None:
+        if ends:
+            records = await self._store.end_group(self.task.id, ends, time.time())
+            log.info("task %s: %d files taken away", self.task.public_id, len(ends))
+            await self._write_log(records)
 
     async def _step(self, link: WorkerLink, step: Step) -> None:
         again = step.state is StepState.DOING
@@ -231,7 +278,7 @@ class _Run:
         if taken and item is None and step.action is Action.QUARANTINE:
             raise WorkerFailed("worker took a file away whose content it had not sent")
         if reply.outcome is Outcome.DELETED:
-            message = "; ".join(filter(None, (_undo_until(item), message)))
+            message = "; ".join(filter(None, (_undo_until(item.expires_at if item else None), message)))
         await self.record(step, reply.outcome, message or None, gone=reply.gone, item=item.id if item else None)
 
     async def _receive(self, link: WorkerLink, step: Step, announced: Content) -> Item | None:
@@ -292,29 +339,40 @@ class _Run:
     ) -> None:
         """Commit the end of a step with its record, then write the log line."""
         finding = _FINDING.get(outcome) or (FindingState.CLEARED if gone else None)
-        text = to_wire(self._account.home.rstrip(b"/") + b"/" + step.path)
+        text = self._shown(step)
         record = await self._store.end_step(self.task.id, step.seq, outcome, message, time.time(), text, finding, item)
         log.info("task %s: %r: %s", self.task.public_id, step.path, outcome.value)
-        if self._link is not None:
-            await self._link.send(Log(fresh=False, lines=record + b"\n"))
+        await self._write_log([record])
+
+    def _shown(self, step: Step) -> str:
+        return to_wire(self._account.home.rstrip(b"/") + b"/" + step.path)
+
+    async def _write_log(self, records: Sequence[bytes], *, fresh: bool = False) -> None:
+        """Whole lines, in messages of bounded size."""
+        if self._link is None:
+            return
+        lines = b""
+        for record in records:
+            lines += record + b"\n"
+            if len(lines) > BATCH_BYTES:
+                await self._link.send(Log(fresh=fresh, lines=lines))
+                fresh, lines = False, b""
+        if fresh or lines:
+            await self._link.send(Log(fresh=fresh, lines=lines))
 
     async def _issue(self, state: Literal["error", "warning"], message: str) -> None:
         if not self._log_failed:
             self._log_failed = True
             await self._store.add_issue(self.task.id, state, message)
 
-    async def _write_log_afresh(self, link: WorkerLink) -> None:
-        """Everything that was recorded before, in messages of bounded size."""
-        fresh, after, lines = True, 0, b""
-        while records := await self._store.records(self.task.id, after, 200):
+    async def _write_log_afresh(self) -> None:
+        """Everything that was recorded before."""
+        records = await self._store.records(self.task.id, 0, _LOG_PAGE)
+        await self._write_log(records, fresh=True)
+        after = len(records)
+        while records := await self._store.records(self.task.id, after, _LOG_PAGE):
+            await self._write_log(records)
             after += len(records)
-            for record in records:
-                lines += record + b"\n"
-                if len(lines) > BATCH_BYTES:
-                    await link.send(Log(fresh=fresh, lines=lines))
-                    fresh, lines = False, b""
-        if fresh or lines:
-            await link.send(Log(fresh=fresh, lines=lines))
 
     async def _sync(self, link: WorkerLink) -> None:
         await link.send(Sync())
@@ -327,8 +385,7 @@ def _allowed(action: Action) -> frozenset[Outcome]:
     return frozenset({done, Outcome.NO_ACTION, Outcome.ERROR})
 
 
-def _undo_until(item: Item | None) -> str:
-    if item is None:
+def _undo_until(expires_at: float | None) -> str:
+    if expires_at is None:
         return "no copy was kept"
-    until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(item.expires_at))
-    return f"a copy is kept until {until}"
+    return time.strftime("a copy is kept until %Y-%m-%d %H:%M UTC", time.gmtime(expires_at))

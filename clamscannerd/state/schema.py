@@ -160,10 +160,13 @@ CREATE TABLE item (
     mode        INTEGER NOT NULL,        -- permission bits
     mtime_ns    INTEGER NOT NULL,
     xattrs      BLOB    NOT NULL,        -- opaque here; empty: none
-    file        TEXT    NOT NULL UNIQUE CHECK (length(file) = 32),  -- vault/<first 2>/<file>.item; random
+    file        TEXT    NOT NULL UNIQUE CHECK (length(file) = 32),  -- random; its name in `place`
+    place       TEXT    NOT NULL DEFAULT 'file' CHECK (place IN ('file', 'blob')),
+                -- file: vault/<first 2>/<file>.item. blob: a row of vault/small.db.
     state       TEXT    NOT NULL CHECK (state IN ('receiving', 'kept', 'removed')),
-                -- receiving: the file may be there, whole or not, and is worth nothing.
-                -- kept: the file is there, whole and on disk. removed: the file is being unlinked, then the row goes.
+                -- receiving: the content may be there, whole or not, and is worth nothing; owner to
+                -- mtime_ns of a blob are 0 until it is kept.
+                -- kept: it is there, whole and on disk. removed: it is being removed, then the row goes.
     reserved_at REAL    NOT NULL,
     kept_at     REAL,
     expires_at  REAL,

@@ -43,7 +43,10 @@ from clamscannerd.state.store_values import (
     NewStep,
     Recovered,
     Reservation,
+    SmallContent,
+    SmallItem,
     Statistics,
+    StepEnd,
     StoreLimits,
     Usage,
 )
@@ -210,6 +213,23 @@ class Store:
     async def begin_step(self, task_id: int, seq: int, capture: bytes) -> Step:
         """waiting -> doing. A step already doing is returned as it is, with its old capture."""
         return await self._db.write(store_tasks.begin_step, task_id, seq, capture)
+
+    async def waiting_steps(self, task_id: int, limit: int) -> list[Step]:
+        """The next steps that were never begun; none while one is being done."""
+        return await self._db.read(store_tasks.waiting_steps, task_id, limit)
+
+    async def begin_group(
+        self, account: Account, steps: Sequence[Step], captures: Sequence[bytes], caps: Caps, now: float
+    ) -> tuple[list[SmallItem], list[ItemFile]]:
+        """Intent and room in the vault for a group of small contents; Vault.begin_group calls it."""
+        return await self._db.write(store_tasks.begin_group, account, steps, captures, caps, now)
+
+    async def keep_small(self, contents: Sequence[SmallContent], expires_at: Sequence[float], now: float) -> None:
+        await self._db.write(store_items.keep_small, contents, expires_at, now)
+
+    async def end_group(self, task_id: int, ends: Sequence[StepEnd], now: float) -> list[bytes]:
+        """end_step for each, in one transaction; the records."""
+        return await self._db.write(store_tasks.end_group, task_id, ends, now)
 
     async def end_step(
         self,

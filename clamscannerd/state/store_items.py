@@ -8,11 +8,12 @@ file without a row is nothing that this program left behind.
 import secrets
 import sqlite3
 from collections.abc import Sequence
+from typing import Literal
 
 from clamscannerd.errors import LocalProtocolError, Refused
 from clamscannerd.model import Account, Item, Step
 from clamscannerd.state.store_rows import SIGNATURE_MAX_CHARS, clipped, find_account, item_of, make_account, only
-from clamscannerd.state.store_values import Caps, FileMeta, ItemFile, Reservation, Usage
+from clamscannerd.state.store_values import Caps, FileMeta, ItemFile, Reservation, SmallContent, SmallItem, Usage
 
 _ITEM = "SELECT i.*, a.uid, a.name FROM item i JOIN account a ON a.id = i.account"
 
@@ -25,6 +26,67 @@ def new_file_name() -> str:
 def shown(path: bytes) -> str:
     """A path of a user as part of a sentence."""
     return repr(path.decode("utf-8", "backslashreplace"))
+
+
+def _file(row: sqlite3.Row, state: Literal["receiving", "kept", "removed"] | None = None) -> ItemFile:
+    return ItemFile(item_id=row["id"], file=row["file"], state=state or row["state"], place=row["place"])
+
+
+def reserve_small(
+    c: sqlite3.Connection, account: Account, steps: Sequence[Step], caps: Caps, now: float
+) -> tuple[list[SmallItem], list[ItemFile]]:
+    """Room for as many of `steps` as fit, each for a content of its identity's size; and what gave way for them."""
+    owner = make_account(c, account.uid, account.name)
+    small: list[SmallItem] = []
+    evicted: list[ItemFile] = []
+    for step in steps:
+        try:
+            evicted += _make_room(c, owner, step.path, step.identity.size, caps)
+        except Refused:
+            break  # this one and the rest go one by one, and each gets its own answer
+        file = new_file_name()
+        item_id = c.execute(
+            "INSERT INTO item (account, task, seq, path, action, size, signature, owner, grp, mode, mtime_ns, xattrs,"
+            " file, place, state, reserved_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, x'', ?, 'blob', 'receiving', ?)",
+            (
+                owner,
+                step.task_id,
+                step.seq,
+                step.path,
+                step.action,
+                step.identity.size,
+                clipped(step.signature, SIGNATURE_MAX_CHARS),
+                file,
+                now,
+            ),
+        ).lastrowid
+        small.append(SmallItem(item_id=item_id or 0, file=file, step=step))
+    return small, evicted
+
+
+def keep_small(
+    c: sqlite3.Connection, contents: Sequence[SmallContent], expires_at: Sequence[float], now: float
+) -> None:
+    """receiving -> kept for a group whose contents are on disk."""
+    for one, until in zip(contents, expires_at, strict=True):
+        changed = c.execute(
+            "UPDATE item SET state = 'kept', sha256 = ?, owner = ?, grp = ?, mode = ?, mtime_ns = ?, xattrs = ?,"
+            " kept_at = ?, expires_at = ? WHERE id = ? AND state = 'receiving'",
+            (
+                one.item.step.identity.sha256,
+                one.meta.owner,
+                one.meta.group,
+                one.meta.mode,
+                one.meta.mtime_ns,
+                one.meta.xattrs,
+                now,
+                until,
+                one.item.item_id,
+            ),
+        ).rowcount
+        if changed != 1:
+            raise LocalProtocolError(f"cannot keep item {one.item.item_id}: it is not being received")
 
 
 def reserve(
@@ -63,7 +125,7 @@ def _make_room(c: sqlite3.Connection, owner: int, path: bytes, size: int, caps: 
     over_items = used.items + 1 - caps.max_items
     evicted: list[ItemFile] = []
     rows = c.execute(
-        "SELECT id, file, size FROM item WHERE account = ? AND state = 'kept' AND action = 'delete'"
+        "SELECT id, file, size, place FROM item WHERE account = ? AND state = 'kept' AND action = 'delete'"
         " ORDER BY kept_at, id",
         (owner,),
     )
@@ -76,7 +138,7 @@ def _make_room(c: sqlite3.Connection, owner: int, path: bytes, size: int, caps: 
             )
         over_bytes -= row["size"]
         over_items -= 1
-        evicted.append(ItemFile(item_id=row["id"], file=row["file"], state="removed"))
+        evicted.append(ItemFile(item_id=row["id"], file=row["file"], state="removed", place=row["place"]))
     rows.close()
     _mark_removed(c, [gone.item_id for gone in evicted])
     return evicted
@@ -114,20 +176,20 @@ def _mark_removed(c: sqlite3.Connection, item_ids: Sequence[int]) -> None:
 
 def remove(c: sqlite3.Connection, item_id: int) -> ItemFile | None:
     """kept -> removed; the caller unlinks the file and forgets the row. None: no such item is kept."""
-    row = c.execute("SELECT id, file FROM item WHERE id = ? AND state = 'kept'", (item_id,)).fetchone()
+    row = c.execute("SELECT * FROM item WHERE id = ? AND state = 'kept'", (item_id,)).fetchone()
     if row is None:
         return None
     _mark_removed(c, [item_id])
-    return ItemFile(item_id=row["id"], file=row["file"], state="removed")
+    return _file(row, "removed")
 
 
 def remove_expired(c: sqlite3.Connection, now: float, limit: int) -> list[ItemFile]:
     """kept -> removed for up to `limit` items whose time is over."""
     rows = c.execute(
-        "SELECT id, file FROM item WHERE state = 'kept' AND expires_at <= ? ORDER BY expires_at LIMIT ?", (now, limit)
+        "SELECT * FROM item WHERE state = 'kept' AND expires_at <= ? ORDER BY expires_at LIMIT ?", (now, limit)
     ).fetchall()
     _mark_removed(c, [row["id"] for row in rows])
-    return [ItemFile(item_id=row["id"], file=row["file"], state="removed") for row in rows]
+    return [_file(row, "removed") for row in rows]
 
 
 def forget(c: sqlite3.Connection, item_ids: Sequence[int]) -> None:
@@ -167,17 +229,15 @@ def meta(c: sqlite3.Connection, item_id: int) -> FileMeta | None:
 
 
 def file_of(c: sqlite3.Connection, item_id: int) -> ItemFile | None:
-    row = c.execute("SELECT id, file, state FROM item WHERE id = ?", (item_id,)).fetchone()
-    return None if row is None else ItemFile(item_id=row["id"], file=row["file"], state=row["state"])
+    row = c.execute("SELECT * FROM item WHERE id = ?", (item_id,)).fetchone()
+    return None if row is None else _file(row)
 
 
 def files_in(c: sqlite3.Connection, prefix: str) -> list[ItemFile]:
     """Every row whose file name begins with `prefix` (hex), so that a check needs memory for one folder only."""
-    rows = c.execute("SELECT id, file, state FROM item WHERE file >= ? AND file < ?", (prefix, prefix + "g"))
-    return [ItemFile(item_id=row["id"], file=row["file"], state=row["state"]) for row in rows]
+    return [_file(row) for row in c.execute("SELECT * FROM item WHERE file >= ? AND file < ?", (prefix, prefix + "g"))]
 
 
 def in_passing(c: sqlite3.Connection) -> list[ItemFile]:
     """What a crash left half received or half removed."""
-    rows = c.execute("SELECT id, file, state FROM item WHERE state <> 'kept'")
-    return [ItemFile(item_id=row["id"], file=row["file"], state=row["state"]) for row in rows]
+    return [_file(row) for row in c.execute("SELECT * FROM item WHERE state <> 'kept'")]

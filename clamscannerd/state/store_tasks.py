@@ -12,6 +12,7 @@ import msgspec
 
 from clamscannerd.errors import LocalProtocolError
 from clamscannerd.model import Account, Action, FindingState, Outcome, Step, StepState, Task, TaskState
+from clamscannerd.state import store_items
 from clamscannerd.state.store_rows import (
     SIGNATURE_MAX_CHARS,
     clipped,
@@ -24,7 +25,7 @@ from clamscannerd.state.store_rows import (
     task_of,
 )
 from clamscannerd.state.store_scans import move_finding
-from clamscannerd.state.store_values import NewStep, StoreLimits
+from clamscannerd.state.store_values import Caps, ItemFile, NewStep, SmallItem, StepEnd, StoreLimits
 from clamscannerd.state.tasks import advance, summary
 
 _TASK = "SELECT t.*, a.uid, a.name FROM task t JOIN account a ON a.id = t.account"
@@ -143,6 +144,38 @@ def begin_step(c: sqlite3.Connection, task_id: int, seq: int, capture: bytes) ->
         raise LocalProtocolError(f"cannot begin step {seq} of task {task_id}: no capture name")
     c.execute("UPDATE step SET state = 'doing', capture = ? WHERE task = ? AND seq = ?", (capture, task_id, seq))
     return _step(c, task_id, seq)
+
+
+def waiting_steps(c: sqlite3.Connection, task_id: int, limit: int) -> list[Step]:
+    """The next steps that were never begun; none while one is being done."""
+    rows = c.execute(
+        "SELECT * FROM step WHERE task = ? AND state <> 'ended' ORDER BY state, seq LIMIT ?", (task_id, limit)
+    ).fetchall()
+    found = [step_of(row) for row in rows]
+    return [] if found and found[0].state is StepState.DOING else found
+
+
+def begin_group(
+    c: sqlite3.Connection, account: Account, steps: Sequence[Step], captures: Sequence[bytes], caps: Caps, now: float
+) -> tuple[list[SmallItem], list[ItemFile]]:
+    """Intent for a group of steps with small contents: room in the vault, and `doing`, in one transaction.
+
+    Only steps that got room are begun; the others are left waiting.
+    """
+    small, evicted = store_items.reserve_small(c, account, steps, caps, now)
+    begun = []
+    for one, capture in zip(small, captures, strict=False):
+        step = begin_step(c, one.step.task_id, one.step.seq, capture)
+        begun.append(msgspec.structs.replace(one, step=step))
+    return begun, evicted
+
+
+def end_group(c: sqlite3.Connection, task_id: int, ends: Sequence[StepEnd], now: float) -> list[bytes]:
+    """The proofs of a group, in one transaction."""
+    return [
+        end_step(c, task_id, end.seq, end.outcome, end.message, now, end.file_text, end.finding_state, end.item)
+        for end in ends
+    ]
 
 
 def end_step(

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from clamscannerd.errors import RemoteProtocolError
-from clamscannerd.model import Action, Frozen, Identity
+from clamscannerd.model import Action, FindingState, Frozen, Identity, Outcome, Step
 
 XATTRS_MAX_BYTES = 65_536
 """The kernel's bound on one extended attribute's value; all of a file together may have no more here."""
@@ -74,11 +74,12 @@ class Caps(Frozen, frozen=True, kw_only=True):
 
 
 class ItemFile(Frozen, frozen=True, kw_only=True):
-    """An item and the random name of its file in the vault."""
+    """An item, and where in the vault its content is: a file, or a row of the small contents, of this random name."""
 
     item_id: int
     file: str
     state: Literal["receiving", "kept", "removed"]
+    place: Literal["file", "blob"]
 
 
 class Reservation(Frozen, frozen=True, kw_only=True):
@@ -102,3 +103,30 @@ class Statistics(Frozen, frozen=True, kw_only=True):
     writes: int
     waiting: int
     broken: bool
+
+
+class SmallItem(Frozen, frozen=True, kw_only=True):
+    """Room for one small content, reserved with its step."""
+
+    item_id: int
+    file: str
+    step: Step
+
+
+class SmallContent(Frozen, frozen=True, kw_only=True):
+    """A small content on its way in, as the worker sent it."""
+
+    item: SmallItem
+    content: bytes
+    meta: FileMeta
+
+
+class StepEnd(Frozen, frozen=True, kw_only=True):
+    """The end of one step of a group; the meanings are those of Store.end_step's parameters."""
+
+    seq: int
+    outcome: Outcome
+    message: str | None
+    file_text: str
+    finding_state: FindingState | None
+    item: int | None

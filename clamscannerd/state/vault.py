@@ -14,13 +14,15 @@ somebody's file, the index having come back from an older copy.
 Caps and the file system's reserve are looked at before a byte is taken. Refused is the answer to everything that
 keeps one content out (full, I/O error, content not as announced): the step ends as an error, the file stays in place.
 
+Small contents that come in groups are rows of small.db (vault_blobs.py), with the same three states.
+
 Rejected: contents as blobs in state.db (a database of many GiB, and a quarantine that is lost with it); encryption
 (the key would lie beside it); hard links or renames into the vault (the file would stay the user's, and open in the
 processes that have it open).
 """
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -30,10 +32,13 @@ from clamscannerd.model import Account, Action, Frozen, Item, Step
 from clamscannerd.state import vault_files
 from clamscannerd.state.store import Store
 from clamscannerd.state.store_items import new_file_name, shown
-from clamscannerd.state.store_values import Caps, FileMeta, ItemFile
+from clamscannerd.state.store_values import Caps, FileMeta, ItemFile, SmallContent, SmallItem
+from clamscannerd.state.vault_blobs import BlobReader, Blobs
 
 BUFFER_BYTES = 256 << 10
 """Contents up to this size cost one hop to a thread in all; larger ones one for each so many bytes."""
+
+BLOBS_NAME = "small.db"
 
 THREADS = 8
 """Files written at once: enough to share fsyncs, few enough to leave trio's 40 threads to other work."""
@@ -83,6 +88,8 @@ class Vault:
         self._store = store
         self._limits = limits
         self._threads = trio.CapacityLimiter(THREADS)
+        self._blobs = Blobs(directory / BLOBS_NAME)
+        self._blob_thread = trio.CapacityLimiter(1)
         self._receiving: set[str] = set()
         self._kept = 0
         self._refused = 0
@@ -203,14 +210,61 @@ class Vault:
         folder = self._directory / prefix
         return set(await trio.to_thread.run_sync(vault_files.names_in, folder, limiter=self._threads))
 
+    async def _blob_names(self, prefix: str) -> set[str]:
+        return await trio.to_thread.run_sync(self._blobs.names, prefix, limiter=self._blob_thread)
+
+    async def begin_group(
+        self, account: Account, steps: Sequence[Step], captures: Sequence[bytes], now: float
+    ) -> list[SmallItem]:
+        """Intent for a group of steps with small contents, with room for each. Those left out keep waiting."""
+        size = sum(step.identity.size for step in steps)
+        try:
+            await self._need_free(steps[0].path, size)
+        except Refused:
+            return []  # one by one, each gets its own answer
+        caps = Caps(max_bytes=self._limits.max_bytes_per_account, max_items=self._limits.max_items_per_account)
+        small, evicted = await self._store.begin_group(account, steps, captures, caps, now)
+        self._receiving.update(one.file for one in small)
+        await self._unlink(tuple(evicted))
+        return small
+
+    async def keep_group(self, contents: Sequence[SmallContent], now: float) -> None:
+        """Contents on disk and their items kept when this returns: one commit here, one in the index.
+
+        Raises Refused when the disk did not take them: `drop_group` is next.
+        """
+        rows = [(one.item.file, one.content) for one in contents]
+        try:
+            await trio.to_thread.run_sync(self._blobs.put, rows, limiter=self._blob_thread)
+        except StateError as error:
+            raise Refused(str(error)) from error
+        until = [self.expires_at(one.item.step.action, now) for one in contents]
+        await self._store.keep_small(contents, until, now)
+        self._receiving.difference_update(one.item.file for one in contents)
+        self._kept += len(contents)
+
+    async def drop_group(self, items: Sequence[SmallItem]) -> None:
+        """What was reserved and not kept: its content, if it got as far, and the room. A kept item is not touched."""
+        self._receiving.difference_update(one.file for one in items)
+        gone = [ItemFile(item_id=one.item_id, file=one.file, state="receiving", place="blob") for one in items]
+        with suppress(StateError):  # the row says `receiving`: the check at the next start cleans both
+            await self._unlink(tuple(gone))
+
     @asynccontextmanager
     async def open_item(self, item: Item) -> AsyncIterator["Outgoing"]:
         """The original content of a kept item, part by part. Raises StateError if its file is not there."""
         row = await self._store.item_file(item.id)
         if row is None or row.state != "kept":
             raise StateError(f"cannot read item {item.id}: it is not in the vault")
+        reader: vault_files.Reader | BlobReader
         try:
-            reader = await trio.to_thread.run_sync(vault_files.Reader, self._directory, row.file, limiter=self._threads)
+            if row.place == "blob":
+                content = await trio.to_thread.run_sync(self._blobs.get, row.file, limiter=self._blob_thread)
+                reader = BlobReader(content)
+            else:
+                reader = await trio.to_thread.run_sync(
+                    vault_files.Reader, self._directory, row.file, limiter=self._threads
+                )
         except OSError as error:
             raise StateError(f"cannot read item {item.id}: {error.strerror}") from error
         try:
@@ -232,10 +286,14 @@ class Vault:
         )
 
 
+def _name(row: ItemFile) -> str:
+    return f"{row.file}.item" if row.place == "file" else f"{row.file}.blob"
+
+
 class Outgoing:
     """An item being read."""
 
-    def __init__(self, item: Item, reader: vault_files.Reader, threads: trio.CapacityLimiter) -> None:
+    def __init__(self, item: Item, reader: vault_files.Reader | BlobReader, threads: trio.CapacityLimiter) -> None:
         self._item = item
         self._reader = reader
         self._threads = threads

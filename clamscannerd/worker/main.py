@@ -17,9 +17,11 @@ from clamscannerd.worker import beneath, scan
 from clamscannerd.worker.actions import Actor
 from clamscannerd.worker.channel import Channel, DaemonGone
 from clamscannerd.worker.feed import Feed
+from clamscannerd.worker.group import Group
 from clamscannerd.worker.messages import (
     MAX_TEXT,
     Act,
+    ActGroup,
     ActJob,
     Fault,
     Hello,
@@ -99,6 +101,8 @@ def _act(channel: Channel, kernel: beneath.Kernel, home_fd: int, job: ActJob) ->
         match command:
             case Act():
                 actor.act(command)
+            case ActGroup():
+                Group(channel, kernel, home_fd).act(command)
             case Log():
                 failed_before = bool(log.failure)
                 (log.start if command.fresh else log.append)(command.lines)

@@ -10,7 +10,8 @@ Which messages are legal when:
     Probe:      -> Probed
     ScanJob:    daemon Recheck* Window Sessions NoSession Cancel; worker Progress Found Skipped Cleared NeedSession,
                 in the end Scanned
-    ActJob:     daemon Act Log Sync Sessions NoSession; worker for Act: (Content Chunk* ContentEnd <- Stored)* Acted;
+    ActJob:     daemon Act ActGroup Log Sync Sessions NoSession; worker for Act: (Content Chunk* ContentEnd <- Stored)*
+                Acted; for ActGroup: SmallFiles+ <- GroupStored GroupActed;
                 for Log: LogFailed at most once; for Sync: Synced
     either job: worker Fault instead of its end
 """
@@ -116,6 +117,21 @@ class Act(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=Tr
     keep: bool
 
 
+class ActGroup(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Steps with small contents, none of them begun before: captured and sent together, GroupStored, unlinked together.
+
+    Whatever is not plain about one of them leaves it untouched, for an Act of its own.
+    """
+
+    steps: tuple[Act, ...]
+
+
+class GroupStored(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """These contents of the group are on disk and their rows committed. The others get their names back."""
+
+    seqs: tuple[int, ...]
+
+
 class Stored(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """The content of a step is on disk and its row committed, or (`reason` not empty) it is not."""
 
@@ -135,7 +151,8 @@ class Sync(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=T
 
 
 Command = (
-    Probe | ScanJob | Recheck | Window | Sessions | NoSession | Cancel | ActJob | Act | Stored | Log | Sync
+    Probe | ScanJob | Recheck | Window | Sessions | NoSession | Cancel
+    | ActJob | Act | ActGroup | GroupStored | Stored | Log | Sync
 )  # fmt: skip
 
 
@@ -250,6 +267,30 @@ class Acted(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
     put_back: bool
 
 
+class SmallFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A captured file of a group: its content, whole, and what restoring needs."""
+
+    seq: int
+    data: Annotated[bytes, Meta(max_length=CHUNK_BYTES)]
+    mode: Count
+    uid: Count
+    gid: Count
+    mtime_ns: Int64
+
+
+class SmallFiles(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """Contents of a group, as many as fit into a message; `last`: no more come."""
+
+    files: tuple[SmallFile, ...]
+    last: bool
+
+
+class GroupActed(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
+    """How the steps of a group ended. One that is missing was left untouched, or put back, for an Act of its own."""
+
+    ends: tuple[Acted, ...]
+
+
 class LogFailed(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     message: str
 
@@ -266,7 +307,7 @@ class Fault(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
 
 Reply = (
     Hello | Probed | Progress | Found | Skipped | Cleared | NeedSession | Scanned
-    | Content | Chunk | ContentEnd | Acted | LogFailed | Synced | Fault
+    | Content | Chunk | ContentEnd | Acted | SmallFiles | GroupActed | LogFailed | Synced | Fault
 )  # fmt: skip
 
 T = TypeVar("T")

@@ -1,0 +1,119 @@
+"""Small contents of the vault, as rows of a database of their own. [daemon] Plain functions, run in one thread.
+
+A file of its own with its two fsyncs each was the slowest way to keep 10,000 small files; rows in groups need one fsync
+a group. A database apart from state.db, because contents would swell what has to be backed up and checked as
+a whole; and then no transaction spans both: the index says `receiving` before a content is written here and `kept`
+after, as with files. Contents are neutralised like files (vault_files). synchronous=FULL: what `put` wrote is on disk.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from clamscannerd.errors import StateError
+from clamscannerd.state.vault_files import NEUTRAL
+
+APPLICATION_ID = 0x43534342  # "CSCB"
+SMALL_BYTES = 64 << 10
+"""Contents up to this size are rows: four pages of overflow each, where a file costs two fsyncs."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS blob (
+    file    TEXT PRIMARY KEY CHECK (length(file) = 32),  -- item.file in state.db; random
+    content BLOB NOT NULL                                -- each byte complemented
+) STRICT, WITHOUT ROWID
+"""
+
+
+class Blobs:
+    """One per vault. Not for several threads at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opened: sqlite3.Connection | None = None
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None:
+            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._path.chmod(0o600)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(_SCHEMA)
+            self._opened = connection
+        return self._opened
+
+    def put(self, contents: Iterable[tuple[str, bytes]]) -> None:
+        """All of them or none, on disk when this returns. Raises StateError."""
+        rows = [(file, content.translate(NEUTRAL)) for file, content in contents]
+        self._write("INSERT INTO blob (file, content) VALUES (?, ?)", rows)
+
+    def remove(self, files: Iterable[str]) -> None:
+        """One that is not there is as good as removed. Raises StateError."""
+        self._write("DELETE FROM blob WHERE file = ?", [(file,) for file in files])
+
+    def _write(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.executemany(sql, rows)
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self.close()  # after a failed write or fsync nothing that this connection believes is worth anything
+            raise StateError(f"cannot write to vault {self._path}: {error}") from error
+
+    def get(self, file: str) -> bytes:
+        """The original content. Raises StateError, also when it is not there."""
+        try:
+            with closing(self._connection().execute("SELECT content FROM blob WHERE file = ?", (file,))) as cursor:
+                row = cursor.fetchone()
+        except sqlite3.Error as error:
+            raise StateError(f"cannot read vault {self._path}: {error}") from error
+        if row is None:
+            raise StateError(f"cannot read vault {self._path}: no such content")
+        return bytes(row[0]).translate(NEUTRAL)
+
+    def names(self, prefix: str) -> set[str]:
+        """Files whose name begins with `prefix` (hex); none if there is no database yet."""
+        if not self._path.exists():
+            return set()
+        try:
+            rows = self._connection().execute(
+                "SELECT file FROM blob WHERE file >= ? AND file < ?", (prefix, prefix + "g")
+            )
+            return {row[0] for row in rows}
+        except sqlite3.Error as error:
+            raise StateError(f"cannot check vault {self._path}: {error}") from error
+
+    def close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+
+class BlobReader:
+    """A content as vault_files.Reader gives it: part by part, with the hash of what was read."""
+
+    def __init__(self, content: bytes) -> None:
+        self._rest = content
+        self.size = 0
+        self._hash = hashlib.sha256()
+
+    def read(self) -> bytes:
+        data, self._rest = self._rest, b""
+        self._hash.update(data)
+        self.size += len(data)
+        return data
+
+    @property
+    def sha256(self) -> bytes:
+        return self._hash.digest()
+
+    def close(self) -> None:
+        self._rest = b""
