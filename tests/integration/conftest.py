@@ -1,4 +1,4 @@
-"""Accounts for this tier. They need root: as an ordinary user the tests that need them are skipped, with this reason."""
+"""Accounts for this tier. They need root: as an ordinary user the tests that need them are skipped, with a reason."""
 
 import os
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Accounts of their own for this tier, and files in their homes.
 
-Not conftest's two accounts of tests/system: both tiers may run at once on a machine where people develop. Files are made
-under the account's own ids, as it would make them itself.
+Not the two accounts of tests/system: both tiers may run at once on a machine where people develop. Files are made under
+the account's own ids, as it would make them itself.
 """
 
 import os
