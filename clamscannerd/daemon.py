@@ -222,9 +222,18 @@ class _Daemon:
 
 
 def _own_state(directory: Path) -> tuple[bytes, ...]:
-    """A user's daemon keeps its state, with the vault, in that user's home: left out of scans."""
-    home = Path(os.path.expanduser("~"))
-    return (os.fsencode(directory.relative_to(home)),) if directory.is_relative_to(home) else ()
+    """A user's daemon keeps its state, with the vault, in that user's home: left out of scans.
+
+    What is scanned is the home that passwd names, whatever sudo left in HOME.
+    """
+    import pwd
+
+    try:
+        home = os.path.realpath(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:  # nor will it be an account
+        return ()
+    state = Path(os.path.realpath(directory))
+    return (os.fsencode(state.relative_to(home)),) if state.is_relative_to(home) else ()
 
 
 def _alive(spawner: Spawner, store: Store) -> Callable[[], Awaitable[None]]:

@@ -130,9 +130,11 @@ def _prepare(file: str | None, channel: socket.socket, *, system: bool) -> "Conf
         _check_kernel()
         _check_reachable()
     os.umask(0o022)
+    directories = {config.state.directory: 0o700}
     if not _socket_is_given():
-        make_directory(os.path.dirname(config.server.socket), 0o755 if system else 0o700, service)
-    make_directory(config.state.directory, 0o700, service)
+        directories[os.path.dirname(config.server.socket)] = 0o755 if system else 0o700
+    for directory, mode in directories.items():
+        make_directory(directory, mode, service)
     engine, why = prepare_engine(config, service, system=system)
     if engine is None:
         _say(f"no private engine: {why}")
@@ -151,7 +153,7 @@ def _prepare(file: str | None, channel: socket.socket, *, system: bool) -> "Conf
         _drop(service, groups)
     os.umask(0o077)
     os.chdir("/")
-    for directory in (config.state.directory, os.path.dirname(config.server.socket)):
+    for directory in directories:
         if not os.access(directory, os.X_OK):
             raise ClamscannerdError(f"cannot enter {directory}: a directory above it is shut to {SERVICE_USER}")
     return config

@@ -158,12 +158,13 @@ class Spawner:
     async def ping(self) -> None:
         """Returns when the monitor has answered."""
         self._last += 1
-        answered = self._pings[self._last] = trio.Event()
+        token, answered = self._last, trio.Event()
+        self._pings[token] = answered
+        self._post(orders.Message(orders.PING, token))
         try:
-            self._post(orders.Message(orders.PING, self._last))
             await answered.wait()
         finally:
-            del self._pings[self._last]
+            del self._pings[token]
 
     def statistics(self) -> SpawnStatistics:
         return SpawnStatistics(running=len(self._processes), started=self._started, refused=self._refused)

@@ -1,0 +1,114 @@
+"""A whole tree of real content on one clamd: this daemon against `clamdscan --multiscan --fdpass`.
+
+clamd is restarted before each run of either side, as it remembers what was clean; runs are interleaved, and which side
+goes first alternates. The page cache is warm for both. CPU seconds are those of clamd and of its client together: with
+us daemon, monitor and worker (from its start to its end), with the other clamdscan. Most is clamd's own and varies by
+some percent from run to run, hence pairs.
+"""
+
+import argparse
+import resource
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bench import common, engines, trees
+from tests.bench.common import Pair, Row, say
+from tests.fakes.accounts import Person, have_service_users, throw_away
+from tests.fakes.realclamd import RealClamd
+from tests.fakes.running import RunningDaemon, wait_for
+
+_MAX_BYTES = 1_000_000_000
+_POLL_S = 0.1
+_TIMEOUT_S = 3_600.0
+CPU_BOUND, WALL_BOUND = 1.05, 1.10
+
+
+def clamdscan(clamd: RealClamd, home: str) -> Pair:
+    """One run of the other side."""
+    before, client_before, start = common.cpu_s(clamd.pid), _children_s(), time.monotonic()
+    done = subprocess.run(
+        ["clamdscan", "--multiscan", "--fdpass", "--quiet", "-c", str(clamd.conf_path), home],
+        capture_output=True,
+        check=False,
+    )
+    wall = time.monotonic() - start
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"cannot measure clamdscan: it ended with {done.returncode}: {done.stderr!r}")
+    client, engine = _children_s() - client_before, common.cpu_s(clamd.pid) - before
+    say(f"  clamdscan    wall {wall:6.2f} s  CPU clamd {engine:6.2f} s  client {client:5.2f} s")
+    return Pair(cpu_s=engine + client, wall_s=wall)
+
+
+def _children_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def clamscannerd(clamd: RealClamd, directory: Path, person: Person, files: int) -> Pair:
+    """One run of our side, from start_scan until the status says that it is over."""
+    conf = f'[engine]\nclamd_conf = "{clamd.conf_path}"\n'
+    with RunningDaemon(directory / "daemon", config=conf, sockets=f'["{clamd.socket_path}"]') as daemon:
+        (monitor,) = common.children(daemon.pid)
+        with daemon.client(person.uid) as client:
+            ours = (daemon.pid, monitor)
+            before, engine_before, start = _all_s(ours), common.cpu_s(clamd.pid), time.monotonic()
+            client.call("ClamScanner.start_scan", {"scan_type": "home"})
+            status = client.call("ClamScanner.get_scan_status")["result"]["data"]
+            while not status["scan_complete"]:
+                if time.monotonic() - start > _TIMEOUT_S:
+                    raise RuntimeError("cannot measure the scan: it does not end")
+                time.sleep(_POLL_S)
+                status = client.call("ClamScanner.get_scan_status")["result"]["data"]
+            wall = time.monotonic() - start
+        wait_for(lambda: not common.children(monitor), "the worker to end")
+        client_s, engine = _all_s(ours) - before, common.cpu_s(clamd.pid) - engine_before
+        worker = common.cpu_s(monitor, reaped=True)
+    _check(status, files)
+    say(f"  clamscannerd wall {wall:6.2f} s  CPU clamd {engine:6.2f} s  client {client_s:5.2f} s (workers {worker:.2f})")
+    return Pair(cpu_s=engine + client_s, wall_s=wall)
+
+
+def _all_s(pids: tuple[int, int]) -> float:
+    """Daemon and monitor, with the workers that ended."""
+    daemon, monitor = pids
+    return common.cpu_s(daemon) + common.cpu_s(monitor) + common.cpu_s(monitor, reaped=True)
+
+
+def _check(status: dict[str, object], files: int) -> None:
+    """A scan that left things out would be fast for nothing."""
+    scanned, missed = status["scanned_file_count"], status["not_scanned"]
+    if status["state"] != "done" or not isinstance(scanned, int) or scanned < files:
+        raise RuntimeError(f"cannot measure the scan: {status['state']}, {scanned} of {files} scanned, {missed}")
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[Row]:
+    have_service_users()
+    with tempfile.TemporaryDirectory(prefix="csd-bench-", dir="/var/tmp") as place, throw_away("bench") as person:
+        directory = Path(place)
+        files, size = trees.mixed(person, arguments.files, _MAX_BYTES * arguments.files // 50_000)
+        ours: list[Pair] = []
+        theirs: list[Pair] = []
+        for number in range(arguments.pairs):
+            say(f"pair {number + 1} of {arguments.pairs}")
+            for side in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
+                trees.warm(person.home)
+                with engines.debian_clamd(directory) as clamd:
+                    if side == "ours":
+                        ours.append(clamscannerd(clamd, directory, person, files))
+                    else:
+                        theirs.append(clamdscan(clamd, person.home))
+        against = f"clamdscan --multiscan --fdpass, {files} files, {size / 1e6:.0f} MB"
+        cpu = common.ratios([pair.cpu_s for pair in ours], [pair.cpu_s for pair in theirs])
+        wall = common.ratios([pair.wall_s for pair in ours], [pair.wall_s for pair in theirs])
+        yield Row("cold scan, CPU", against, CPU_BOUND, cpu)
+        yield Row("cold scan, wall", against, WALL_BOUND, wall)
+
+
+if __name__ == "__main__":
+    options = common.parser("A cold scan of real content: the ratio to clamdscan.")
+    options.add_argument("--pairs", type=int, default=7)
+    options.add_argument("--files", type=int, default=50_000)
+    common.main(measure, options.parse_args())

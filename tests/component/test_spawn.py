@@ -1,0 +1,233 @@
+"""spawn.py against a scripted monitor: many jobs at once, refusals, lost monitors, and fds that never leak."""
+
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from clamscannerd import orders, rights
+from clamscannerd.errors import MonitorLost, SpawnRefused
+from clamscannerd.model import Account
+from clamscannerd.orders import Message
+from clamscannerd.spawn import Spawner, explain, open_spawner
+
+ALICE = Account(uid=1001, gid=1001, name="alice", home=b"/home/alice")
+
+
+class Script:
+    """The monitor's end: what came, and what we say to it."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self.end = trio.socket.from_stdlib_socket(end)
+        self.fds: list[int] = []
+
+    async def take(self) -> Message:
+        data, control, flags, _ = await self.end.recvmsg(65536, socket.CMSG_SPACE(64), socket.MSG_CMSG_CLOEXEC)
+        assert flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) == 0
+        self.close()
+        self.fds = [fd for _, _, words in control for (fd,) in struct.iter_unpack("i", words)]
+        return orders.decode(data, orders.TO_MONITOR)
+
+    async def say(self, verb: int, job: int, value: int = 0, text: bytes = b"") -> None:
+        await self.end.send(Message(verb, job, value, text).encode())
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = []
+
+
+@asynccontextmanager
+async def scripted() -> AsyncIterator[tuple[Spawner, Script]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    script = Script(theirs)
+    before = set(os.listdir("/proc/self/fd"))
+    try:
+        async with open_spawner(ours) as spawner:
+            yield spawner, script
+    finally:
+        script.close()
+        script.end.close()
+    assert set(os.listdir("/proc/self/fd")) < before
+
+
+async def spawn(spawner: Spawner, account: Account = ALICE) -> None:
+    """Start one, and let it be."""
+    lock = os.open("/dev/null", os.O_RDONLY)
+    try:
+        worker = await spawner.spawn(account, lock)
+    finally:
+        os.close(lock)
+    with worker.channel:
+        await worker.wait()
+
+
+async def test_a_worker_is_asked_for_by_uid_and_name_with_two_fds() -> None:
+    async with scripted() as (spawner, script), trio.open_nursery() as nursery:
+        nursery.start_soon(spawn, spawner)
+        asked = await script.take()
+        assert asked == Message(orders.SPAWN, 1, 1001, b"alice")
+        channel, lock = script.fds
+        assert os.path.samestat(os.fstat(lock), os.stat("/dev/null"))
+        with socket.socket(fileno=os.dup(channel)) as end:
+            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_SEQPACKET
+            end.send(b"x" * 131_072)  # MAX_MESSAGE_BYTES of worker/messages.py, without anybody reading
+        await script.say(orders.STARTED, 1, 4711)
+        await wait_all_tasks_blocked()
+        assert spawner.statistics().running == 1
+        await script.say(orders.EXITED, 1, 9)
+
+
+async def test_answers_find_their_jobs_in_any_order() -> None:
+    async with scripted() as (spawner, script):
+        pids: dict[str, int] = {}
+
+        async def one(name: str, lock: int) -> None:
+            worker = await spawner.spawn(Account(uid=1000 + len(name), gid=0, name=name, home=b"/"), lock)
+            pids[name] = worker.pid
+            with worker.channel:
+                assert await worker.wait() == worker.pid << 8 & 0xFF00
+
+        lock = os.open("/dev/null", os.O_RDONLY)
+        async with trio.open_nursery() as nursery:
+            for number in range(1, 21):
+                nursery.start_soon(one, "a" * number, lock)
+            jobs = {asked.job: len(asked.text) for asked in [await script.take() for _ in range(20)]}
+            for job in sorted(jobs, reverse=True):
+                await script.say(orders.STARTED, job, jobs[job])
+            for job in jobs:
+                await script.say(orders.EXITED, job, jobs[job] << 8)
+        os.close(lock)
+        assert pids == {"a" * number: number for number in range(1, 21)}
+        assert spawner.statistics().started == 20
+
+
+async def test_a_refusal_says_who_and_why() -> None:
+    async with scripted() as (spawner, script), trio.open_nursery() as nursery:
+
+        async def refused() -> None:
+            with pytest.raises(SpawnRefused, match=r"cannot start a worker for alice: uid 1001 is odd \(Operation"):
+                await spawn(spawner)
+
+        nursery.start_soon(refused)
+        asked = await script.take()
+        await script.say(orders.REFUSED, asked.job, 1, b"uid 1001 is odd")
+
+
+@pytest.mark.parametrize("name", ["", "a" * 256, "al\0ice"])
+async def test_a_name_that_would_end_the_monitor_is_not_sent(name: str) -> None:
+    async with scripted() as (spawner, _):
+        with pytest.raises(SpawnRefused):
+            await spawn(spawner, Account(uid=1001, gid=0, name=name, home=b"/"))
+
+
+async def test_a_cancelled_spawn_is_killed() -> None:
+    async with scripted() as (spawner, script), trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def cancelled() -> None:
+            with scope:
+                await spawn(spawner)
+
+        nursery.start_soon(cancelled)
+        await wait_all_tasks_blocked()
+        scope.cancel()
+        assert (await script.take()).verb == orders.SPAWN
+        assert await script.take() == Message(orders.KILL, 1)
+        await script.say(orders.STARTED, 1, 5)
+        await script.say(orders.EXITED, 1, 9)
+
+
+async def test_killing_goes_out_behind_what_was_asked_before_even_when_the_monitor_reads_nothing() -> None:
+    async with scripted() as (spawner, script), trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def flood() -> None:
+            with scope:
+                async with trio.open_nursery() as inner:
+                    for _ in range(2_000):
+                        inner.start_soon(spawner.ping)
+                    inner.start_soon(spawn, spawner)
+
+        nursery.start_soon(flood)
+        await wait_all_tasks_blocked()
+        scope.cancel()
+        await wait_all_tasks_blocked()
+        got = [await script.take() for _ in range(2_002)]
+        verbs = [message.verb for message in got if message.verb != orders.PING]
+        assert verbs == [orders.SPAWN, orders.KILL]
+
+
+async def test_a_monitor_that_ends_ends_what_is_inside() -> None:
+    async def inside() -> None:
+        async with scripted() as (spawner, script):
+            script.end.close()
+            await spawner.ping()
+
+    with pytest.raises(MonitorLost, match="the monitor ended"):
+        await inside()
+
+
+async def test_a_monitor_that_ends_with_messages_unread_is_lost_too() -> None:
+    async def inside() -> None:
+        async with scripted() as (spawner, script), trio.open_nursery() as nursery:
+            nursery.start_soon(spawn, spawner)
+            await wait_all_tasks_blocked()
+            script.end.close()
+
+    with pytest.raises(MonitorLost):
+        await inside()
+
+
+async def test_a_ping_is_answered_by_its_own_pong() -> None:
+    async with scripted() as (spawner, script), trio.open_nursery() as nursery:
+        done: list[int] = []
+
+        async def ping(number: int) -> None:
+            await spawner.ping()
+            done.append(number)
+
+        for number in range(2):
+            nursery.start_soon(ping, number)
+            await wait_all_tasks_blocked()
+        first, second = await script.take(), await script.take()
+        await script.say(orders.PONG, second.job)
+        await wait_all_tasks_blocked()
+        assert done == [1]
+        await script.say(orders.PONG, first.job)
+
+
+async def test_an_engine_that_does_not_stop_is_killed(autojump_clock: trio.testing.MockClock) -> None:
+    async with scripted() as (spawner, script), trio.open_nursery() as nursery:
+        assert spawner.engine is None
+        await spawner.stop_engine()
+        nursery.start_soon(spawner.start_engine, "builtin")
+        assert await script.take() == Message(orders.ENGINE_START, 0, 1)
+        await script.say(orders.STARTED, 0, 99)
+        await wait_all_tasks_blocked()
+        assert spawner.engine is not None
+        engine = spawner.engine
+        nursery.start_soon(spawner.stop_engine)
+        assert await script.take() == Message(orders.ENGINE_STOP, 0)
+        assert await script.take() == Message(orders.KILL, 0)
+        await script.say(orders.EXITED, 0, 9)
+        assert explain(await engine.wait()) == "signal 9"
+        assert autojump_clock.current_time() >= 5
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0, "exit code 0"),
+        (9, "signal 9"),
+        (rights.EXIT_ACCOUNT << 8, "exit code 81: the account is gone or has another name"),
+        (rights.EXIT_RIGHTS << 8, "exit code 82: the worker could not prove that it gave up all rights"),
+    ],
+)
+def test_a_wait_status_is_explained(status: int, words: str) -> None:
+    assert explain(status) == words

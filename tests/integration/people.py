@@ -1,0 +1,129 @@
+"""Accounts of their own for this tier, and files in their homes.
+
+Not the two accounts of tests/system: both tiers may run at once on a machine where people develop. Files are made under
+the account's own ids, as it would make them itself.
+"""
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.fakes.accounts import Person
+from tests.fakes.realclamd import EICAR
+from tests.fakes.running import PeerClient, RunningDaemon, acting_as, wait_for
+
+
+def home(person: Person) -> Path:
+    return Path(person.home)
+
+
+def put(person: Person, name: str, content: bytes = EICAR) -> Path:
+    """One file beneath the home, with the directories above it."""
+    path = home(person) / name
+    with acting_as(person.uid):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return path
+
+
+def fill(person: Person, number: int, *, infected: Sequence[int] = ()) -> None:
+    """`number` small files, a hundred to a directory; those of these numbers are infected."""
+    with acting_as(person.uid):
+        for start in range(0, number, 100):
+            directory = home(person) / f"d{start:06d}"
+            directory.mkdir()
+            for place in range(start, min(start + 100, number)):
+                content = EICAR if place in infected else b"file %d\n" % place
+                (directory / f"f{place:06d}").write_bytes(content)
+
+
+def clear(person: Person) -> None:
+    """An empty 0700 home."""
+    place = home(person)
+    subprocess.run(["rm", "-rf", str(place)], check=True)
+    place.mkdir(mode=0o700)
+    os.chown(place, person.uid, person.gid)
+    place.chmod(0o700)
+
+
+def rows(daemon: RunningDaemon, sql: str, *values: object) -> list[tuple[object, ...]]:
+    """What the database holds, past every rule of who may see it."""
+    connection = sqlite3.connect(f"file:{daemon.state}/state.db?mode=ro", uri=True)
+    try:
+        return connection.execute(sql, values).fetchall()
+    finally:
+        connection.close()
+
+
+def children(pid: int) -> list[int]:
+    """Processes that this process started and that are not reaped."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def program(pid: int) -> str:
+    """The process's name as ps shows it; "" when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def alive(pid: int) -> bool:
+    """A zombie is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def monitor(daemon: RunningDaemon) -> int:
+    (pid,) = children(daemon.pid)
+    return pid
+
+
+def started_by_monitor(daemon: RunningDaemon, name: str) -> list[int]:
+    """Workers ("csd-worker") or the private engine ("clamd")."""
+    return [pid for pid in children(monitor(daemon)) if program(pid) == name and alive(pid)]
+
+
+def worker_of(daemon: RunningDaemon, person: Person) -> int:
+    """The worker that runs as this account by now: before, it is the service's still."""
+
+    def found() -> int | None:
+        for pid in started_by_monitor(daemon, "csd-worker"):
+            try:
+                if os.stat(f"/proc/{pid}/task").st_uid in (person.uid, 0) and _uid(pid) == person.uid:
+                    return pid
+            except FileNotFoundError:
+                continue
+        return None
+
+    return wait_for(found, f"a worker of {person.name}")
+
+
+def _uid(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("\nUid:")[2].split()[0])
+
+
+def wait_state(client: PeerClient, *states: str, timeout_s: float = 30.0) -> dict[str, object]:
+    """The scan's status as soon as it is in one of these states."""
+
+    def look() -> dict[str, object] | None:
+        status: dict[str, object] = client.good("get_scan_status")
+        return status if status["state"] in states else None
+
+    return wait_for(look, f"the scan to be {' or '.join(states)}", timeout_s)
+
+
+def balanced(status: dict[str, object]) -> bool:
+    """At the end of a scan that is done, every entry has its verdict or its reason."""
+    not_scanned, scanned, total = status["not_scanned"], status["scanned_file_count"], status["total_file_count"]
+    assert isinstance(not_scanned, dict)
+    assert isinstance(scanned, int)
+    return scanned + sum(not_scanned.values()) == total
