@@ -235,6 +235,7 @@ class RunningDaemon:
 
     def start(self, *, wait: bool = True, engine: bool = True) -> None:
         """Start it; `wait`: until it answers, `engine`: until its engine is ready."""
+        before = len(self.log())
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.prefix, CLAMSCANNERD, "--config", str(self.config_path)],
@@ -249,7 +250,7 @@ class RunningDaemon:
         if wait:
             wait_for(self._answers, f"the daemon to answer: {self.log()}", START_TIMEOUT_S)
         if wait and engine:
-            wait_for(lambda: "engine ready" in self.log().rpartition("serves on")[2], "the engine", START_TIMEOUT_S)
+            wait_for(lambda: "engine ready" in self.log()[before:], "the engine", START_TIMEOUT_S)
 
     def _answers(self) -> bool:
         assert self.process is not None
