@@ -13,6 +13,7 @@ Which messages are legal when:
     ActJob:     daemon Act ActGroup Log Sync Sessions NoSession; worker for Act: (Content Chunk* ContentEnd <- Stored)*
                 Acted; for ActGroup: SmallFiles+ <- GroupStored GroupActed;
                 for Log: LogFailed at most once; for Sync: Synced
+                Cleanse: see mailwire.py
     either job: worker Fault instead of its end
 """
 
@@ -23,6 +24,8 @@ from msgspec import Meta
 
 from clamscannerd.errors import LocalProtocolError, RemoteProtocolError
 from clamscannerd.model import Action, Count, Counts, Identity, Int64, Outcome, Reason, RelPath, Sha256, is_beneath
+from clamscannerd.worker.mailwire import MailCommand, MailReply
+from clamscannerd.worker.wire import Message as Message
 
 MAX_MESSAGE_BYTES = 128 * 1024
 """Two chunks: large enough that a 100 MB file is 1,600 packets, small enough for the default socket buffer."""
@@ -37,10 +40,6 @@ MAX_FDS = 8
 
 MAX_TEXT = 1_000
 """Characters of a sentence from a worker; it cuts its own, a longer one is refused."""
-
-
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Base: the tag on the wire is the class's name."""
 
 
 # --- down: commands ---------------------------------------------------------------------------------------------
@@ -153,6 +152,7 @@ class Sync(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=T
 Command = (
     Probe | ScanJob | Recheck | Window | Sessions | NoSession | Cancel
     | ActJob | Act | ActGroup | GroupStored | Stored | Log | Sync
+    | MailCommand
 )  # fmt: skip
 
 
@@ -307,7 +307,7 @@ class Fault(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
 
 Reply = (
     Hello | Probed | Progress | Found | Skipped | Cleared | NeedSession | Scanned
-    | Content | Chunk | ContentEnd | Acted | SmallFiles | GroupActed | LogFailed | Synced | Fault
+    | Content | Chunk | ContentEnd | Acted | SmallFiles | GroupActed | LogFailed | Synced | Fault | MailReply
 )  # fmt: skip
 
 T = TypeVar("T")
