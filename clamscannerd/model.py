@@ -113,6 +113,14 @@ class ScanState(StrEnum):
 SCAN_ENDED = frozenset({ScanState.DONE, ScanState.CANCELLED, ScanState.FAILED})
 
 
+class TaskKind(StrEnum):
+    """Whatever changes a home is a task (rule 10). Only a disinfection has the log in the home and call 6."""
+
+    DISINFECT = "disinfect"
+    RESTORE = "restore"
+    UNDO = "undo"
+
+
 class TaskState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
@@ -131,6 +139,14 @@ class Outcome(StrEnum):
     DELETED = "deleted"
     QUARANTINED = "quarantined"
     MAILBOX_CLEANSED = "mailbox-cleansed"
+    NO_ACTION = "no-action"
+    ERROR = "error"
+
+
+class RestoreOutcome(StrEnum):
+    """How a step of a restore or an undo ended. Apart from Outcome, whose values are the contract's for the log."""
+
+    RESTORED = "restored"
     NO_ACTION = "no-action"
     ERROR = "error"
 
@@ -211,11 +227,28 @@ class Step(Frozen, frozen=True, kw_only=True):
     capture: bytes
 
 
+class RestoreStep(Frozen, frozen=True, kw_only=True):
+    """One item of a restore or an undo, taken from `path`, to stand at `target`. `make_dirs`: missing directories of
+    the target are made. `force`: also if it is still detected. `capture` is as in Step."""
+
+    task_id: int
+    seq: int
+    item_id: int
+    path: bytes
+    target: bytes
+    make_dirs: bool
+    force: bool
+    state: StepState
+    capture: bytes
+
+
 class Task(Frozen, frozen=True, kw_only=True):
-    """One disinfection. `public_id` has the form 00000000/5a9ec8dd4c345d."""
+    """One disinfection, restore or undo. `public_id` has the form 00000000/5a9ec8dd4c345d; `undoes` is one too."""
 
     id: int
     public_id: str
+    kind: TaskKind
+    undoes: str
     uid: int
     name: str
     state: TaskState

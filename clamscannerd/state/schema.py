@@ -91,24 +91,29 @@ CREATE TABLE not_scanned (
     PRIMARY KEY (scan, seq)
 ) STRICT, WITHOUT ROWID;
 
--- One disinfection.
+-- One disinfection, restore or undo.
 CREATE TABLE task (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     public_id  TEXT    NOT NULL UNIQUE,   -- task_id on the wire: the turn in 8 hex digits, "/", 14 random ones
     account    INTEGER NOT NULL REFERENCES account (id),
-    scan       INTEGER NOT NULL,          -- whose findings were chosen from; may be pruned before the task is
+    kind       TEXT    NOT NULL CHECK (kind IN ('disinfect', 'restore', 'undo')),
+    undoes     TEXT    NOT NULL DEFAULT '',  -- public_id of the disinfection that an undo puts back; '' otherwise
+    scan       INTEGER NOT NULL,          -- a disinfection's, whose findings were chosen from; may be pruned before
+                                          -- the task is. 0 for the other kinds.
     turn       INTEGER NOT NULL UNIQUE,
     state      TEXT    NOT NULL CHECK (state IN ('queued', 'running', 'done')),
     asked_by   INTEGER NOT NULL,
     asked_at   REAL    NOT NULL,
     started_at REAL,                      -- of the first run; NULL until then
     ended_at   REAL,                      -- set with the done record
-    CHECK ((ended_at IS NOT NULL) = (state = 'done'))
+    CHECK ((ended_at IS NOT NULL) = (state = 'done')),
+    CHECK ((undoes <> '') = (kind = 'undo'))
 ) STRICT;
 CREATE INDEX task_owner ON task (account, id);
+CREATE INDEX task_latest ON task (account, id) WHERE kind = 'disinfect';
 CREATE UNIQUE INDEX task_under_way ON task (account) WHERE state <> 'done';
 
--- One file of a task. Committed as doing before the worker is told, as ended after its proof (rule 6).
+-- One file of a disinfection. Committed as doing before the worker is told, as ended after its proof (rule 6).
 CREATE TABLE step (
     task      INTEGER NOT NULL REFERENCES task (id) ON DELETE CASCADE,
     seq       INTEGER NOT NULL CHECK (seq >= 1),   -- in the order asked, from 1, without gaps
@@ -134,7 +139,30 @@ CREATE TABLE step (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX step_open ON step (task, state, seq) WHERE state <> 'ended';
 
--- The log of a task, as written to the home and answered as details: the truth of both.
+-- One item of a restore or an undo. Committed as doing before the worker is told, as ended after its proof (rule 6);
+-- the item leaves the vault's list in the transaction that ends the step.
+CREATE TABLE restore_step (
+    task      INTEGER NOT NULL REFERENCES task (id) ON DELETE CASCADE,
+    seq       INTEGER NOT NULL CHECK (seq >= 1),   -- in the order asked, from 1, without gaps
+    item      INTEGER NOT NULL,                    -- stays kept while the step is open
+    path      BLOB    NOT NULL CHECK (length(path) BETWEEN 1 AND 4095),    -- where it was taken from
+    target    BLOB    NOT NULL CHECK (length(target) BETWEEN 1 AND 4095),  -- where it is to stand
+    make_dirs INTEGER NOT NULL CHECK (make_dirs IN (0, 1)),  -- 1: missing directories of the target are made, 0700
+    force     INTEGER NOT NULL CHECK (force IN (0, 1)),      -- 1: also if signatures still detect it
+    state     TEXT    NOT NULL CHECK (state IN ('waiting', 'doing', 'ended')),
+    capture   BLOB    NOT NULL DEFAULT x'',        -- random name, where files cannot be written without one
+    outcome   TEXT    CHECK (outcome IN ('restored', 'no-action', 'error')),
+    message   TEXT,                                -- NULL: nothing to say
+    ended_at  REAL,
+    CHECK ((state = 'doing') <= (length(capture) > 0)),
+    CHECK ((state = 'ended') = (outcome IS NOT NULL)),
+    CHECK ((state = 'ended') = (ended_at IS NOT NULL)),
+    PRIMARY KEY (task, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX restore_open ON restore_step (task, state, seq) WHERE state <> 'ended';
+CREATE UNIQUE INDEX restore_of_item ON restore_step (item) WHERE state <> 'ended';
+
+-- The records of a task, answered as details; a disinfection's are also its log in the home. The truth of both.
 CREATE TABLE record (
     task INTEGER NOT NULL REFERENCES task (id) ON DELETE CASCADE,
     id   INTEGER NOT NULL CHECK (id >= 1),         -- from 1 without gaps

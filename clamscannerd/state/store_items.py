@@ -11,9 +11,18 @@ from collections.abc import Sequence
 from typing import Literal
 
 from clamscannerd.errors import LocalProtocolError, Refused
-from clamscannerd.model import Account, Item, Step
+from clamscannerd.model import Account, Action, Item, Step
 from clamscannerd.state.store_rows import SIGNATURE_MAX_CHARS, clipped, find_account, item_of, make_account, only
-from clamscannerd.state.store_values import Caps, FileMeta, ItemFile, Reservation, SmallContent, SmallItem, Usage
+from clamscannerd.state.store_values import (
+    Caps,
+    FileMeta,
+    ItemEntry,
+    ItemFile,
+    Reservation,
+    SmallContent,
+    SmallItem,
+    Usage,
+)
 
 _ITEM = "SELECT i.*, a.uid, a.name FROM item i JOIN account a ON a.id = i.account"
 
@@ -184,9 +193,11 @@ def remove(c: sqlite3.Connection, item_id: int) -> ItemFile | None:
 
 
 def remove_expired(c: sqlite3.Connection, now: float, limit: int) -> list[ItemFile]:
-    """kept -> removed for up to `limit` items whose time is over."""
+    """kept -> removed for up to `limit` items whose time is over. One that is being restored waits for its end."""
     rows = c.execute(
-        "SELECT * FROM item WHERE state = 'kept' AND expires_at <= ? ORDER BY expires_at LIMIT ?", (now, limit)
+        "SELECT * FROM item i WHERE state = 'kept' AND expires_at <= ? AND NOT EXISTS"
+        " (SELECT 1 FROM restore_step r WHERE r.item = i.id AND r.state <> 'ended') ORDER BY expires_at LIMIT ?",
+        (now, limit),
     ).fetchall()
     _mark_removed(c, [row["id"] for row in rows])
     return [_file(row, "removed") for row in rows]
@@ -221,8 +232,10 @@ def of_step(c: sqlite3.Connection, task_id: int, seq: int) -> Item | None:
 def meta(c: sqlite3.Connection, item_id: int) -> FileMeta | None:
     """What a restore needs."""
     row = c.execute("SELECT * FROM item WHERE id = ? AND state = 'kept'", (item_id,)).fetchone()
-    if row is None:
-        return None
+    return None if row is None else _meta_of(row)
+
+
+def _meta_of(row: sqlite3.Row) -> FileMeta:
     return FileMeta(
         owner=row["owner"], group=row["grp"], mode=row["mode"], mtime_ns=row["mtime_ns"], xattrs=row["xattrs"]
     )
@@ -241,3 +254,48 @@ def files_in(c: sqlite3.Connection, prefix: str) -> list[ItemFile]:
 def in_passing(c: sqlite3.Connection) -> list[ItemFile]:
     """What a crash left half received or half removed."""
     return [_file(row) for row in c.execute("SELECT * FROM item WHERE state <> 'kept'")]
+
+
+def entries(
+    c: sqlite3.Connection, uid: int, name: str, actions: Sequence[Action], limit: int, offset: int, now: float
+) -> tuple[int, list[ItemEntry]]:
+    """How many items of an account are kept, of those that one of `actions` brought; and a page of them."""
+    marks = ", ".join("?" * len(actions))
+    where = f"a.uid = ? AND a.name = ? AND i.state = 'kept' AND i.expires_at > ? AND i.action IN ({marks})"
+    values = (uid, name, now, *actions)
+    total = c.execute(
+        f"SELECT count(*) FROM item i JOIN account a ON a.id = i.account WHERE {where}",  # noqa: S608  marks alone
+        values,
+    ).fetchone()[0]
+    rows = c.execute(f"{_ENTRY} WHERE {where} ORDER BY i.id LIMIT ? OFFSET ?", (*values, limit, offset))
+    return total, [_entry_of(row) for row in rows]
+
+
+def entry(c: sqlite3.Connection, uid: int, name: str, item_id: int, now: float) -> ItemEntry | None:
+    row = c.execute(
+        f"{_ENTRY} WHERE i.id = ? AND a.uid = ? AND a.name = ? AND i.state = 'kept' AND i.expires_at > ?",
+        (item_id, uid, name, now),
+    ).fetchone()
+    return None if row is None else _entry_of(row)
+
+
+_ENTRY = (
+    "SELECT i.*, a.uid, a.name, t.public_id, t.scan FROM item i JOIN account a ON a.id = i.account"
+    " LEFT JOIN task t ON t.id = i.task"
+)
+
+
+def _entry_of(row: sqlite3.Row) -> ItemEntry:
+    return ItemEntry(
+        item=item_of(row), meta=_meta_of(row), task_public_id=row["public_id"] or "", scan_id=row["scan"] or 0
+    )
+
+
+def kept_after(c: sqlite3.Connection, owner: tuple[int, str] | None, after_id: int, limit: int) -> list[Item]:
+    """The next kept items by id, of one account (uid, name) or of all: for a check that reads every content."""
+    rows = c.execute(
+        f"{_ITEM} WHERE i.state = 'kept' AND i.id > :after AND (:uid IS NULL OR (a.uid = :uid AND a.name = :name))"
+        " ORDER BY i.id LIMIT :limit",
+        {"after": after_id, "uid": owner and owner[0], "name": owner and owner[1], "limit": limit},
+    )
+    return [item_of(row) for row in rows]

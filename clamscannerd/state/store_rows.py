@@ -23,6 +23,7 @@ from clamscannerd.model import (
     Step,
     StepState,
     Task,
+    TaskKind,
     TaskState,
 )
 
@@ -100,6 +101,8 @@ def task_of(row: sqlite3.Row) -> Task:
     return Task(
         id=row["id"],
         public_id=row["public_id"],
+        kind=TaskKind(row["kind"]),
+        undoes=row["undoes"],
         uid=row["uid"],
         name=row["name"],
         state=TaskState(row["state"]),
@@ -162,6 +165,9 @@ def next_turn(c: sqlite3.Connection) -> int:
     return int(row["value"])
 
 
+_KIND_WORDS = {TaskKind.DISINFECT: "a disinfection", TaskKind.RESTORE: "a restore", TaskKind.UNDO: "an undo"}
+
+
 def refuse_if_busy(c: sqlite3.Connection, account: int, verb: str) -> None:
     """One job of an account at a time (rule 10). `verb`: "start the scan"."""
     row = c.execute(
@@ -169,9 +175,9 @@ def refuse_if_busy(c: sqlite3.Connection, account: int, verb: str) -> None:
     ).fetchone()
     if row is not None:
         raise Refused(f"cannot {verb}: a scan of this account is already {row['state']}")
-    row = c.execute("SELECT state FROM task WHERE account = ? AND state <> 'done'", (account,)).fetchone()
+    row = c.execute("SELECT kind FROM task WHERE account = ? AND state <> 'done'", (account,)).fetchone()
     if row is not None:
-        raise Refused(f"cannot {verb}: a disinfection of this account is under way")
+        raise Refused(f"cannot {verb}: {_KIND_WORDS[TaskKind(row['kind'])]} of this account is under way")
 
 
 def only(row: object, what: str) -> sqlite3.Row:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from clamscannerd.errors import LocalProtocolError
-from clamscannerd.model import Account, Action, FindingState, Outcome, Step, StepState, Task, TaskState
+from clamscannerd.model import Account, Action, FindingState, Outcome, Step, StepState, Task, TaskKind, TaskState
 from clamscannerd.state import store_items
 from clamscannerd.state.store_rows import (
     SIGNATURE_MAX_CHARS,
@@ -42,12 +42,7 @@ def add(
 ) -> Task:
     owner = make_account(c, account.uid, account.name)
     refuse_if_busy(c, owner, "disinfect")
-    turn = next_turn(c)
-    task_id = c.execute(
-        "INSERT INTO task (public_id, account, scan, turn, state, asked_by, asked_at)"
-        " VALUES (?, ?, ?, ?, 'queued', ?, ?)",
-        (_public_id(c, turn), owner, scan_id, turn, asked_by, now),
-    ).lastrowid
+    task_id = new_task(c, limits, owner, TaskKind.DISINFECT, scan_id, asked_by, now)
     c.executemany(
         "INSERT INTO step (task, seq, path, action, finding, dev, ino, size, mtime_ns, sha256, signature, state)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'waiting')",
@@ -64,12 +59,34 @@ def add(
             for seq, step in enumerate(steps, start=1)
         ],
     )
+    return task_of(_row(c, task_id))
+
+
+def new_task(
+    c: sqlite3.Connection,
+    limits: StoreLimits,
+    owner: int,
+    kind: TaskKind,
+    scan_id: int,
+    asked_by: int,
+    now: float,
+    undoes: str = "",
+) -> int:
+    """A queued task without steps, and older ones beyond the limits go. Call 6 keeps its task, however many restores
+    follow it."""
+    turn = next_turn(c)
+    task_id = c.execute(
+        "INSERT INTO task (public_id, account, kind, undoes, scan, turn, state, asked_by, asked_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
+        (_public_id(c, turn), owner, kind, undoes, scan_id, turn, asked_by, now),
+    ).lastrowid
     c.execute(
         "DELETE FROM task WHERE account = :account AND id <> :latest AND state = 'done' AND (ended_at < :oldest"
-        " OR id NOT IN (SELECT id FROM task WHERE account = :account ORDER BY id DESC LIMIT :keep))",
+        " OR id NOT IN (SELECT id FROM task WHERE account = :account ORDER BY id DESC LIMIT :keep))"
+        " AND id <> (SELECT coalesce(max(id), 0) FROM task WHERE account = :account AND kind = 'disinfect')",
         {"account": owner, "latest": task_id, "oldest": now - limits.keep_s, "keep": limits.keep_per_account},
     )
-    return task_of(_row(c, task_id))
+    return task_id or 0
 
 
 def _public_id(c: sqlite3.Connection, turn: int) -> str:
@@ -84,7 +101,7 @@ def _row(c: sqlite3.Connection, task_id: int | None) -> sqlite3.Row:
     return only(c.execute(f"{_TASK} WHERE t.id = ?", (task_id,)).fetchone(), f"task {task_id}")
 
 
-def _move(c: sqlite3.Connection, task_id: int, to: TaskState) -> None:
+def move(c: sqlite3.Connection, task_id: int, to: TaskState) -> None:
     advance(TaskState(_row(c, task_id)["state"]), to, f"task {task_id}")
 
 
@@ -100,18 +117,28 @@ def by_public_id(c: sqlite3.Connection, uid: int, name: str, public_id: str) -> 
 
 
 def latest(c: sqlite3.Connection, uid: int, name: str) -> Task | None:
-    row = c.execute(f"{_TASK} WHERE a.uid = ? AND a.name = ? ORDER BY t.id DESC LIMIT 1", (uid, name)).fetchone()
+    """The latest disinfection: what call 6 speaks of."""
+    row = c.execute(
+        f"{_TASK} WHERE a.uid = ? AND a.name = ? AND t.kind = 'disinfect' ORDER BY t.id DESC LIMIT 1", (uid, name)
+    ).fetchone()
     return None if row is None else task_of(row)
 
 
+def listed(c: sqlite3.Connection, uid: int, name: str, limit: int, offset: int) -> list[Task]:
+    rows = c.execute(
+        f"{_TASK} WHERE a.uid = ? AND a.name = ? ORDER BY t.id DESC LIMIT ? OFFSET ?", (uid, name, limit, offset)
+    )
+    return [task_of(row) for row in rows]
+
+
 def begin(c: sqlite3.Connection, task_id: int, now: float) -> Task:
-    _move(c, task_id, TaskState.RUNNING)
+    move(c, task_id, TaskState.RUNNING)
     c.execute("UPDATE task SET state = 'running', started_at = coalesce(started_at, ?) WHERE id = ?", (now, task_id))
     return task_of(_row(c, task_id))
 
 
 def park(c: sqlite3.Connection, task_id: int) -> Task:
-    _move(c, task_id, TaskState.QUEUED)
+    move(c, task_id, TaskState.QUEUED)
     c.execute("UPDATE task SET state = 'queued' WHERE id = ?", (task_id,))
     return task_of(_row(c, task_id))
 
@@ -202,7 +229,7 @@ def end_step(
     if finding_state is not None:
         move_finding(c, step.finding_id, finding_state)
     body: dict[str, object] = {"file": file_text, "state": outcome.value}
-    return _append(c, task_id, "step", "step", body, said)
+    return append(c, task_id, "step", "step", body, said)
 
 
 def _check_item(c: sqlite3.Connection, task_id: int, seq: int, item: int) -> None:
@@ -213,7 +240,7 @@ def _check_item(c: sqlite3.Connection, task_id: int, seq: int, item: int) -> Non
         raise LocalProtocolError(f"cannot end step {seq} of task {task_id}: item {item} is not kept for it")
 
 
-def _append(
+def append(
     c: sqlite3.Connection, task_id: int, record_type: str, kind: str, body: dict[str, object], message: str | None
 ) -> bytes:
     """The task's next record: type, id, the body's members, message. What is stored is what is written and answered."""
@@ -230,12 +257,12 @@ def add_issue(c: sqlite3.Connection, task_id: int, state: str, message: str) -> 
     """Trouble around the steps; `state` is "error" or "warning"."""
     if _row(c, task_id)["state"] == TaskState.DONE:
         raise LocalProtocolError(f"cannot add an issue to task {task_id}: its done record is the last")
-    return _append(c, task_id, "issue", state, {"state": state}, clipped(message))
+    return append(c, task_id, "issue", state, {"state": state}, clipped(message))
 
 
 def end(c: sqlite3.Connection, task_id: int, now: float) -> bytes:
     """running -> done, with the done record. Every step must have ended."""
-    _move(c, task_id, TaskState.DONE)
+    move(c, task_id, TaskState.DONE)
     if (step := next_step(c, task_id)) is not None:
         raise LocalProtocolError(f"cannot end task {task_id}: step {step.seq} is {step.state}")
     rows = c.execute(
@@ -245,7 +272,7 @@ def end(c: sqlite3.Connection, task_id: int, now: float) -> bytes:
     errors = c.execute("SELECT count(*) FROM record WHERE task = ? AND kind = 'error'", (task_id,)).fetchone()[0]
     state, message = summary(numbers, errors)
     c.execute("UPDATE task SET state = 'done', ended_at = ? WHERE id = ?", (now, task_id))
-    return _append(c, task_id, "done", "done", {"state": state, "status": "done"}, message)
+    return append(c, task_id, "done", "done", {"state": state, "status": "done"}, message)
 
 
 def records(c: sqlite3.Connection, task_id: int, after_id: int, limit: int) -> list[bytes]:

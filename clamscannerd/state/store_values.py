@@ -3,7 +3,7 @@
 from typing import Literal
 
 from clamscannerd.errors import RemoteProtocolError
-from clamscannerd.model import Action, FindingState, Frozen, Identity, Outcome, Step
+from clamscannerd.model import Action, FindingState, Frozen, Identity, Item, Outcome, Step
 
 XATTRS_MAX_BYTES = 65_536
 """The kernel's bound on one extended attribute's value; all of a file together may have no more here."""
@@ -130,3 +130,19 @@ class StepEnd(Frozen, frozen=True, kw_only=True):
     file_text: str
     finding_state: FindingState | None
     item: int | None
+
+
+class ItemEntry(Frozen, frozen=True, kw_only=True):
+    """An item as shown to its owner. `task_public_id` is "" and `scan_id` 0 when they were pruned since."""
+
+    item: Item
+    meta: FileMeta
+    task_public_id: str
+    scan_id: int
+
+
+class TaskProgress(Frozen, frozen=True, kw_only=True):
+    """How far a task is."""
+
+    steps: int
+    ended: int

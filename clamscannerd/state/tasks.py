@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 from clamscannerd.errors import LocalProtocolError
-from clamscannerd.model import Action, FindingState, Outcome, ScanState, StepState, TaskState
+from clamscannerd.model import Action, FindingState, Outcome, RestoreOutcome, ScanState, StepState, TaskState
 
 State = TypeVar("State", ScanState, TaskState, StepState, FindingState)
 
@@ -126,4 +126,18 @@ def summary(steps: Mapping[tuple[Action, Outcome], int], error_issues: int) -> t
         for outcome, words in _DONE_WORDS.items()
         if (number := totals.get(outcome, 0))
     ]
+    return state, ", ".join(parts) or "nothing to do"
+
+
+_RESTORE_WORDS: Mapping[RestoreOutcome, str] = {
+    RestoreOutcome.RESTORED: "restored",
+    RestoreOutcome.NO_ACTION: "left in the vault",
+    RestoreOutcome.ERROR: "failed",
+}
+
+
+def restore_summary(steps: Mapping[RestoreOutcome, int]) -> tuple[str, str]:
+    """The same for a restore or an undo. `info`: something was deliberately left, being detected still."""
+    state = "error" if steps.get(RestoreOutcome.ERROR) else "info" if steps.get(RestoreOutcome.NO_ACTION) else "success"
+    parts = [f"{number} {words}" for outcome, words in _RESTORE_WORDS.items() if (number := steps.get(outcome, 0))]
     return state, ", ".join(parts) or "nothing to do"

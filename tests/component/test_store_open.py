@@ -169,7 +169,18 @@ def test_every_column_of_the_schema_is_strict_and_checked() -> None:
     tables = connection.execute("PRAGMA table_list").fetchall()
     connection.close()
     strict = {row[1] for row in tables if row[5]}
-    assert strict == {"sequence", "account", "scan", "finding", "not_scanned", "task", "step", "record", "item"}
+    assert strict == {
+        "sequence",
+        "account",
+        "scan",
+        "finding",
+        "not_scanned",
+        "task",
+        "step",
+        "restore_step",
+        "record",
+        "item",
+    }
 
 
 async def test_killed_between_any_two_commits_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
