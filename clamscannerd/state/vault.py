@@ -21,10 +21,12 @@ Rejected: contents as blobs in state.db (a database of many GiB, and a quarantin
 processes that have it open).
 """
 
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import trio
 
 from clamscannerd.errors import LocalProtocolError, Refused, RemoteProtocolError, StateError
@@ -34,6 +36,9 @@ from clamscannerd.state.store import Store
 from clamscannerd.state.store_items import new_file_name, shown
 from clamscannerd.state.store_values import Caps, FileMeta, ItemFile, SmallContent, SmallItem
 from clamscannerd.state.vault_blobs import BlobReader, Blobs
+from clamscannerd.state.vault_out import ItemLost, Outgoing, lend
+
+log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 256 << 10
 """Contents up to this size cost one hop to a thread in all; larger ones one for each so many bytes."""
@@ -167,8 +172,12 @@ class Vault:
         """The files, then their rows. After an OSError the rows stay, and the check at the next start tries again."""
         if not gone:
             return
-        names = [one.file for one in gone]
-        await trio.to_thread.run_sync(vault_files.remove, self._directory, names, limiter=self._threads)
+        files = [one.file for one in gone if one.place == "file"]
+        blobs = [one.file for one in gone if one.place == "blob"]
+        if files:
+            await trio.to_thread.run_sync(vault_files.remove, self._directory, files, limiter=self._threads)
+        if blobs:
+            await trio.to_thread.run_sync(self._blobs.remove, blobs, limiter=self._blob_thread)
         await self._store.forget_items([one.item_id for one in gone])
         self._removed += len(gone)
 
@@ -179,13 +188,30 @@ class Vault:
         except OSError as error:
             raise StateError(f"cannot {verb} vault {self._directory}: {error.strerror}") from error
 
+    async def discard(self, gone: Sequence[ItemFile]) -> None:
+        """The contents of items that are off the list. What cannot be removed now is the next start's work."""
+        try:
+            await self._unlink(tuple(gone))
+        except OSError as error:
+            log.warning("vault: %d contents are removed at the next start: %s", len(gone), error.strerror)
+
     async def check(self) -> VaultReport:
-        """At start: clean what a crash left half done, and compare files with rows, one folder at a time."""
+        """clean() and survey()."""
+        cleaned = await self.clean()
+        return msgspec.structs.replace(await self.survey(), cleaned=cleaned)
+
+    async def clean(self) -> int:
+        """At start, before any job: remove what a crash left half received or half removed; how many."""
         passing = [one for one in await self._store.items_in_passing() if one.file not in self._receiving]
+        with self._mapped("clean"):
+            await self._unlink(tuple(passing))
+        return len(passing)
+
+    async def survey(self) -> VaultReport:
+        """Compare contents with rows, one folder at a time, at any time. Changes nothing."""
         strays: list[str] = []
         missing: list[int] = []
         with self._mapped("check"):
-            await self._unlink(tuple(passing))
             for number in range(256):
                 await self._check_folder(f"{number:02x}", strays, missing)
         return VaultReport(
@@ -193,12 +219,11 @@ class Vault:
             stray_count=len(strays),
             missing=tuple(missing[:NAMED_IN_REPORT]),
             missing_count=len(missing),
-            cleaned=len(passing),
         )
 
     async def _check_folder(self, prefix: str, strays: list[str], missing: list[int]) -> None:
         names = await self._names(prefix)
-        rows = {f"{row.file}.item": row for row in await self._store.item_files(prefix)}
+        rows = {_name(row): row for row in await self._store.item_files(prefix)}
         extra = names - rows.keys()
         absent = {name for name, row in rows.items() if row.state == "kept" and name not in names}
         if extra or absent:  # a second look: what came or went between the two questions is in order
@@ -208,10 +233,9 @@ class Vault:
 
     async def _names(self, prefix: str) -> set[str]:
         folder = self._directory / prefix
-        return set(await trio.to_thread.run_sync(vault_files.names_in, folder, limiter=self._threads))
-
-    async def _blob_names(self, prefix: str) -> set[str]:
-        return await trio.to_thread.run_sync(self._blobs.names, prefix, limiter=self._blob_thread)
+        blobs = await trio.to_thread.run_sync(self._blobs.names, prefix, limiter=self._blob_thread)
+        files = await trio.to_thread.run_sync(vault_files.names_in, folder, limiter=self._threads)
+        return {f"{blob}.blob" for blob in blobs} | set(files)
 
     async def begin_group(
         self, account: Account, steps: Sequence[Step], captures: Sequence[bytes], now: float
@@ -251,11 +275,11 @@ class Vault:
             await self._unlink(tuple(gone))
 
     @asynccontextmanager
-    async def open_item(self, item: Item) -> AsyncIterator["Outgoing"]:
-        """The original content of a kept item, part by part. Raises StateError if its file is not there."""
+    async def open_item(self, item: Item) -> AsyncIterator[Outgoing]:
+        """The original content of a kept item, part by part. Raises ItemLost if its content is not there."""
         row = await self._store.item_file(item.id)
         if row is None or row.state != "kept":
-            raise StateError(f"cannot read item {item.id}: it is not in the vault")
+            raise ItemLost(f"cannot read item {item.id}: it is not in the vault")
         reader: vault_files.Reader | BlobReader
         try:
             if row.place == "blob":
@@ -265,12 +289,18 @@ class Vault:
                 reader = await trio.to_thread.run_sync(
                     vault_files.Reader, self._directory, row.file, limiter=self._threads
                 )
-        except OSError as error:
-            raise StateError(f"cannot read item {item.id}: {error.strerror}") from error
+        except (OSError, StateError) as error:
+            raise ItemLost(f"cannot read item {item.id}: {error}") from error
         try:
             yield Outgoing(item, reader, self._threads)
         finally:
             reader.close()
+
+    @asynccontextmanager
+    async def lend(self, item: Item) -> AsyncIterator[int]:
+        """A read-only fd of the original content, for a worker. Raises ItemLost; Refused: no room for it."""
+        async with self.open_item(item) as outgoing, lend(outgoing, item, self._directory) as fd:
+            yield fd
 
     async def read(self, item: Item) -> bytes:
         """The whole original content, verified. For small ones."""
@@ -288,26 +318,6 @@ class Vault:
 
 def _name(row: ItemFile) -> str:
     return f"{row.file}.item" if row.place == "file" else f"{row.file}.blob"
-
-
-class Outgoing:
-    """An item being read."""
-
-    def __init__(self, item: Item, reader: vault_files.Reader | BlobReader, threads: trio.CapacityLimiter) -> None:
-        self._item = item
-        self._reader = reader
-        self._threads = threads
-
-    async def read(self) -> bytes:
-        """The next part; b"" once, and only if, all of it was what was kept. Else StateError."""
-        try:
-            data = await trio.to_thread.run_sync(self._reader.read, limiter=self._threads)
-        except OSError as error:
-            raise StateError(f"cannot read item {self._item.id}: {error.strerror}") from error
-        whole = self._reader.size == self._item.size and self._reader.sha256 == self._item.sha256
-        if not data and not whole:
-            raise StateError(f"cannot read item {self._item.id}: its file is not what was kept")
-        return data
 
 
 class Incoming:
