@@ -115,11 +115,14 @@ class Kernel:
             return
         os.rename(name, random_name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
 
-    def put_back(self, dir_fd: int, random_name: bytes, name: bytes) -> bytes:
-        """Undo `capture`; never replaces. Returns the name it got: `name`, or NAME.restored-HEX when it is taken."""
+    def put_back(self, dir_fd: int, random_name: bytes, name: bytes, *, or_beside: bool = True) -> bytes:
+        """Undo `capture`; never replaces. Returns the name it got: `name`, or NAME.restored-HEX when it is taken.
+
+        Without `or_beside` a taken name is FileExistsError, and the file stays under its random name.
+        """
         # The kernel allows 255 bytes a name; 9 for ".restored" and 9 for "-" and 8 digits.
         other = name[: 255 - 18] + b".restored-" + secrets.token_hex(4).encode()
-        for target in (name, other):
+        for target in (name, other) if or_beside else (name,):
             try:
                 if not (self.renameat2 and self._rename_noreplace(dir_fd, random_name, target)):
                     os.link(random_name, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)

@@ -160,8 +160,8 @@ class Group:
         ]
 
     def _put_back(self, taken: _Taken) -> None:
-        """Its name again, if that can be; else it is found under the captured one when it is asked for alone."""
+        """Its name again, if that is free; else it is found under the captured one when it is asked for alone."""
         try:
-            self._kernel.put_back(taken.dir_fd, taken.step.capture, taken.leaf)
+            self._kernel.put_back(taken.dir_fd, taken.step.capture, taken.leaf, or_beside=False)
         except OSError:
             return
