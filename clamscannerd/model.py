@@ -25,6 +25,7 @@ Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+MailText = Annotated[str, Meta(max_length=200)]
 RelPath = Annotated[bytes, Meta(min_length=1, max_length=PATH_MAX_BYTES)]
 
 
@@ -213,6 +214,23 @@ class Finding(Frozen, frozen=True, kw_only=True):
     found_at: float
 
 
+class MailMessage(Frozen, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One infected message of a finding: bytes `start` to `end` of the file, `number` counting from 1 in its mailbox.
+
+    `number` 0: the file itself is the one message (Maildir). The texts are for people: decoded, one line, bounded.
+    """
+
+    number: Count
+    start: Count
+    end: Count
+    message_id: MailText
+    subject: MailText
+    sender: MailText
+    date: MailText
+    signature: MailText
+    sha256: Sha256
+
+
 class Step(Frozen, frozen=True, kw_only=True):
     """One file of a task. `capture` is the random name committed before the worker is told (rule 5)."""
 
@@ -273,3 +291,7 @@ class Item(Frozen, frozen=True, kw_only=True):
     signature: str
     kept_at: float
     expires_at: float
+    part: int = 0  # 0: a whole file; else a message of the mailbox at `path`, the step's n-th
+    start: int = 0  # of a message: the bytes of the mailbox that it took
+    end: int = 0
+    notice: bytes = b""  # of a message: SHA-256 of what stands there instead; empty until that was decided

@@ -75,12 +75,28 @@ CREATE TABLE finding (
     state     TEXT    NOT NULL       -- cleared: looked at later and gone, clean, or standing in a later scan's row
               CHECK (state IN ('standing', 'deleted', 'quarantined', 'cleansed', 'cleared')),
     found_at  REAL    NOT NULL,
+    messages  INTEGER NOT NULL DEFAULT 0,  -- infected messages in it, kept below or not; 0 for what is no mail
     UNIQUE (scan, path),
     FOREIGN KEY (account, scan) REFERENCES scan (account, id) ON DELETE CASCADE
 ) STRICT;
 CREATE UNIQUE INDEX finding_standing ON finding (account, path) WHERE state = 'standing';
 CREATE INDEX finding_of_scan ON finding (scan, id) WHERE state = 'standing';
 CREATE INDEX finding_owner ON finding (account, scan);
+
+-- The infected messages of a finding, as far as kept (10,000 each, 100,000 a scan); finding.messages counts them all.
+CREATE TABLE finding_message (
+    finding     INTEGER NOT NULL REFERENCES finding (id) ON DELETE CASCADE,
+    number      INTEGER NOT NULL CHECK (number >= 0),  -- its place in the mailbox, from 1; 0: the file is one message
+    range_start INTEGER NOT NULL CHECK (range_start >= 0),
+    range_end   INTEGER NOT NULL CHECK (range_end >= range_start),
+    message_id  TEXT    NOT NULL,                      -- message_id to date: of its header, decoded, for people
+    subject     TEXT    NOT NULL,
+    sender      TEXT    NOT NULL,
+    date        TEXT    NOT NULL,
+    signature   TEXT    NOT NULL,
+    sha256      BLOB    NOT NULL CHECK (length(sha256) = 32),  -- of the whole range: by it a cleanse knows it again
+    PRIMARY KEY (finding, number)
+) STRICT, WITHOUT ROWID;
 
 -- Files that a scan could not vouch for, as far as kept (max_not_scanned_per_scan); scan.not_scanned counts them all.
 CREATE TABLE not_scanned (
@@ -198,6 +214,13 @@ CREATE TABLE item (
     reserved_at REAL    NOT NULL,
     kept_at     REAL,
     expires_at  REAL,
+    part        INTEGER NOT NULL DEFAULT 0 CHECK (part >= 0),  -- 0: a whole file; else the step's n-th message
+    range_start INTEGER NOT NULL DEFAULT 0,      -- of a message: the bytes of the mailbox that it took
+    range_end   INTEGER NOT NULL DEFAULT 0,
+    notice      BLOB    NOT NULL DEFAULT x'' CHECK (length(notice) IN (0, 32)),
+                -- of a message: SHA-256 of what is to stand in its place. With the range and sha256 this is the journal
+                -- of a cleanse: committed before the first byte is overwritten. Empty: nothing was overwritten.
+    CHECK ((part = 0) <= (length(notice) = 0)),
     CHECK ((state = 'receiving') = (sha256 IS NULL)),
     CHECK ((state = 'receiving') = (kept_at IS NULL)),
     CHECK ((state = 'receiving') = (expires_at IS NULL))

@@ -11,7 +11,7 @@ Rejected: an ORM (the schema is the design, and 4,700 commits/s leave no room fo
 groups (an acknowledged change would not be on disk).
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
@@ -27,6 +27,7 @@ from clamscannerd.model import (
     Finding,
     FindingState,
     Item,
+    MailMessage,
     Outcome,
     RestoreOutcome,
     RestoreStep,
@@ -35,7 +36,7 @@ from clamscannerd.model import (
     Step,
     Task,
 )
-from clamscannerd.state import store_items, store_restores, store_scans, store_tasks
+from clamscannerd.state import store_items, store_mail, store_restores, store_scans, store_tasks
 from clamscannerd.state.store_open import Database, open_database, ping, verify
 from clamscannerd.state.store_values import (
     Caps,
@@ -272,6 +273,27 @@ class Store:
 
     async def records(self, task_id: int, after_id: int = 0, limit: int = 10_000) -> list[bytes]:
         return await self._db.read(store_tasks.records, task_id, after_id, limit)
+
+    # --- mailboxes
+
+    async def add_messages(self, scan_id: int, path: bytes, messages: Sequence[MailMessage], total: int) -> int:
+        """Infected messages of a finding of this scan, as far as kept; how many were."""
+        return await self._db.write(store_mail.add_messages, scan_id, path, messages, total)
+
+    async def messages_of(self, finding_id: int) -> tuple[int, list[MailMessage]]:
+        """How many a finding has, and those kept."""
+        return await self._db.read(store_mail.messages_of, finding_id)
+
+    async def standing_messages(self, scan_id: int) -> dict[int, list[MailMessage]]:
+        """Of what stands in a scan, by id of the finding."""
+        return await self._db.read(store_mail.standing_messages, scan_id)
+
+    async def items_of_step(self, task_id: int, seq: int) -> list[Item]:
+        return await self._db.read(store_mail.items_of_step, task_id, seq)
+
+    async def journal(self, task_id: int, seq: int, notices: Mapping[int, bytes]) -> None:
+        """part -> SHA-256 of what is to stand in its place; on disk before the first byte is overwritten."""
+        await self._db.write(store_mail.journal, task_id, seq, notices)
 
     # --- restores and undos: tasks whose steps name items
 

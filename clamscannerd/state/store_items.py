@@ -106,7 +106,8 @@ def reserve(
     evicted = _make_room(c, owner, step.path, size, caps)
     item_id = c.execute(
         "INSERT INTO item (account, task, seq, path, action, size, signature, owner, grp, mode, mtime_ns, xattrs,"
-        " file, state, reserved_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'receiving', ?)",
+        " file, state, reserved_at, part, range_start, range_end)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'receiving', ?, ?, ?, ?)",
         (
             owner,
             step.task_id,
@@ -122,6 +123,9 @@ def reserve(
             meta.xattrs,
             file,
             now,
+            meta.part,
+            meta.start,
+            meta.end,
         ),
     ).lastrowid
     return Reservation(item_id=item_id or 0, evicted=tuple(evicted))

@@ -142,6 +142,10 @@ def item_of(row: sqlite3.Row) -> Item:
         signature=row["signature"],
         kept_at=row["kept_at"],
         expires_at=row["expires_at"],
+        part=row["part"],
+        start=row["range_start"],
+        end=row["range_end"],
+        notice=row["notice"],
     )
 
 

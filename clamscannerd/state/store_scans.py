@@ -166,7 +166,7 @@ def add_findings(
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'standing', ?) ON CONFLICT (scan, path) DO UPDATE SET"
             " dev = excluded.dev, ino = excluded.ino, size = excluded.size, mtime_ns = excluded.mtime_ns,"
             " sha256 = excluded.sha256, signature = excluded.signature, state = 'standing',"
-            " found_at = excluded.found_at RETURNING *",
+            " found_at = excluded.found_at, messages = 0 RETURNING *",
             (
                 scan_id,
                 account,
@@ -176,6 +176,8 @@ def add_findings(
                 now,
             ),
         ).fetchone()
+        if old is not None:  # its messages are told anew
+            c.execute("DELETE FROM finding_message WHERE finding = ?", (row["id"],))
         kept += old is None
         findings.append(finding_of(row))
     return findings

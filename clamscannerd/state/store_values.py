@@ -60,6 +60,9 @@ class FileMeta(Frozen, frozen=True, kw_only=True):
     mode: int
     mtime_ns: int
     xattrs: bytes = b""
+    part: int = 0  # part to end: as in Item
+    start: int = 0
+    end: int = 0
 
     def __post_init__(self) -> None:
         if len(self.xattrs) > XATTRS_MAX_BYTES:

@@ -174,6 +174,7 @@ def test_every_column_of_the_schema_is_strict_and_checked() -> None:
         "account",
         "scan",
         "finding",
+        "finding_message",
         "not_scanned",
         "task",
         "step",
