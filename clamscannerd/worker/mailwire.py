@@ -13,7 +13,7 @@ Lists are sent in messages of bounded size, the last of which says so.
 
 import msgspec
 
-from clamscannerd.model import Count, Identity, Int64, Outcome, RelPath, Sha256, is_beneath
+from clamscannerd.model import Count, Identity, Int64, MailMessage, Outcome, RelPath, Sha256, is_beneath
 from clamscannerd.worker.wire import Message
 
 MAX_MESSAGES = 10_000
@@ -25,38 +25,15 @@ MESSAGES_IN_BATCH = 50
 RANGES_IN_BATCH = 500
 """A hash or two, numbers and a short signature each."""
 
-MAX_FIELD = 200
-"""Characters of Message-ID, Subject, From and Date that are kept: a line on a screen."""
-
 MAX_SIGNATURE = 200
-"""Characters of one message's signature: ClamAV's names stay below 100."""
-
-
-class FoundMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One infected message. `number` 0: the file is one message (Maildir); else its place in the mailbox, from 1."""
-
-    number: Count
-    start: Count
-    end: Count
-    message_id: str
-    subject: str
-    sender: str
-    date: str
-    signature: str
-    sha256: Sha256
-
-    def __post_init__(self) -> None:
-        if max(map(len, (self.message_id, self.subject, self.sender, self.date, self.signature))) > MAX_FIELD:
-            raise ValueError("a field is too long")
-        if self.end < self.start:
-            raise ValueError("a message ends before it begins")
+"""Characters of one message's signature, as model.MailText: ClamAV's names stay below 100."""
 
 
 class FoundMessages(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """Of a file that was sent as found: its infected messages. `total`: how many there are, listed or not."""
 
     path: RelPath
-    messages: tuple[FoundMessage, ...]
+    messages: tuple[MailMessage, ...]
     total: Count
 
     def __post_init__(self) -> None:

@@ -3,6 +3,9 @@
 One loop, one thread, no callbacks from outside: fill the window, count ahead while the engine works, take
 replies, report. A verdict "clean" or "infected" comes only from a parsed reply to the very fd that was opened
 here (architecture, rule 4); every other end of a file is a reason.
+
+A mailbox that is infected is taken apart (mailscan.py), its messages going through the same feed. So is one that is
+over the engine's limit: its messages are not. If none of them is infected it is still too big, and not clean.
 """
 
 import os
@@ -14,11 +17,13 @@ from typing import Final
 
 from clamscannerd.engine.clamproto import Reply, classify
 from clamscannerd.errors import RemoteProtocolError
-from clamscannerd.model import Reason, Verdict
+from clamscannerd.model import Identity, Reason, Verdict
 from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel, Clock
 from clamscannerd.worker.feed import Feed, Flight
 from clamscannerd.worker.hashing import identity_of, sha256_of, stamp
+from clamscannerd.worker.mailfile import is_mailbox, lone_message
+from clamscannerd.worker.mailscan import BoxScan, MessageFlight, found_message, settle
 from clamscannerd.worker.messages import (
     Cancel,
     NeedSession,
@@ -54,6 +59,8 @@ class ScanRun:
         self._counting = True
         self._walking = True
         self._rechecks: deque[bytes] = deque()
+        self._boxes: deque[_Box] = deque()  # to be taken apart; the first is at work
+        self._open_boxes: set[_Box] = set()
         self._asked_for_session = False
         self._stop_reason: str | None = None
 
@@ -70,6 +77,8 @@ class ScanRun:
                     self._tally.report()
         finally:
             self._feed.close()
+            for box in self._open_boxes:
+                box.close()
             self._files.close()
             self._ahead.close()
         complete = self._stop_reason is None
@@ -100,15 +109,21 @@ class ScanRun:
         while feed.room(self._window):
             flight = self._next_flight()
             if flight is None:
-                return feed.waiting > 0
+                return feed.waiting > 0 or bool(self._boxes)
             feed.send(flight)
         return True
 
     def _next_flight(self) -> Flight | None:
-        """The next file worth sending; those that are not are counted on the way."""
+        """The next file or message worth sending; files that are not are counted on the way."""
+        if self._boxes:
+            message = self._next_message()
+            if message is not None or self._boxes:
+                return message
         while self._rechecks:
             if flight := self._open_again(self._rechecks.popleft()):
                 return flight
+            if self._boxes:
+                return self._next_message()
         seen = 0
         while self._walking:
             met = next(self._files, None)
@@ -117,10 +132,48 @@ class ScanRun:
                 break
             if flight := self._open(met):
                 return flight
+            if self._boxes:
+                return self._next_message()
             seen += 1
             if seen % 1024 == 0:  # a million links make no verdicts: still a sign of life
                 self._tally.report()
         return None
+
+    def _next_message(self) -> Flight | None:
+        """Of the first mailbox; None while it waits or reads, or when none is left."""
+        while self._boxes:
+            box = self._boxes[0]
+            try:
+                if flight := box.next_flight():
+                    return flight
+            except OSError:
+                box.reading = False  # what was found until here stands
+            if box.reading:
+                return None
+            self._boxes.popleft()
+            if box.done:
+                self._box_ended(box)
+        return None
+
+    def _take_apart(self, flight: Flight, signature: str) -> None:
+        """The file is closed when the mailbox is through. `signature`: empty where the engine did not see it."""
+        box = _Box(flight, signature, self._max_file_size)
+        self._boxes.append(box)
+        self._open_boxes.add(box)
+
+    def _box_ended(self, box: "_Box") -> None:
+        self._open_boxes.remove(box)
+        flight = box.flight
+        try:
+            reported = bool(box.signature)
+            if not reported and box.infected:
+                reported = self._found(flight, box.infected[0].signature) is not None
+            elif not reported:
+                self._not_scanned(flight, Reason.TOO_BIG)
+            if reported and box.infected:
+                self._tally.found_messages(flight.path, box.infected, box.total)
+        finally:
+            box.close()
 
     def _open(self, met: Met) -> Flight | None:
         tally = self._tally
@@ -136,12 +189,15 @@ class ScanRun:
             return None
         status = os.fstat(fd)
         tally.met_bytes += status.st_size
-        if reason := self._unfit(status):
-            os.close(fd)
-            tally.skipped(met.path, reason)
-            return None
         tally.current = met.path
-        return Flight(met.path, fd, status, recheck=False)
+        flight = Flight(met.path, fd, status, recheck=False)
+        reason = self._unfit(flight)
+        if reason is None:
+            return flight
+        if not self._is_large_box(flight, reason):
+            flight.close()
+            tally.skipped(met.path, reason)
+        return None
 
     def _open_again(self, path: bytes) -> Flight | None:
         try:
@@ -149,18 +205,30 @@ class ScanRun:
         except OSError:
             self._tally.cleared(path)
             return None
-        status = os.fstat(fd)
-        if self._unfit(status):
-            os.close(fd)
-            return None
-        return Flight(path, fd, status, recheck=True)
+        flight = Flight(path, fd, os.fstat(fd), recheck=True)
+        reason = self._unfit(flight)
+        if reason is None:
+            return flight
+        if not self._is_large_box(flight, reason):
+            flight.close()
+        return None
 
-    def _unfit(self, status: os.stat_result) -> Reason | None:
-        if not stat.S_ISREG(status.st_mode):
+    def _unfit(self, flight: Flight) -> Reason | None:
+        if not stat.S_ISREG(flight.status.st_mode):
             return Reason.NOT_REGULAR
-        if status.st_size > self._max_file_size:
+        if flight.status.st_size > self._max_file_size:
             return Reason.TOO_BIG
         return None
+
+    def _is_large_box(self, flight: Flight, reason: Reason) -> bool:
+        """Whether it is a mailbox over the engine's limit; then it is being taken apart."""
+        try:
+            if reason is not Reason.TOO_BIG or not is_mailbox(flight.fd):
+                return False
+        except OSError:
+            return False
+        self._take_apart(flight, "")
+        return True
 
     def _wait(self) -> None:
         """Until the engine or the daemon says something, or something is due; meanwhile count ahead."""
@@ -170,7 +238,8 @@ class ScanRun:
             poll.register(self._feed.fileno(), select.POLLIN)
         if self._counting:
             self._count_ahead()
-        for fd, _ in poll.poll(0 if self._counting else _REPORT_S * 1000):
+        busy = self._counting or (self._boxes and not self._boxes[0].blocked)
+        for fd, _ in poll.poll(0 if busy else _REPORT_S * 1000):
             if fd == self._channel.fileno():
                 self._command()
             else:
@@ -215,9 +284,13 @@ class ScanRun:
         if reason is Reason.ENGINE_ERROR:
             self._feed.retry(flight)
             return
+        if isinstance(flight, MessageFlight):
+            self._message_ended(flight, verdict, signature)
+            return
+        taken_apart = False
         try:
             if verdict is Verdict.INFECTED:
-                self._infected(flight, signature)
+                taken_apart = self._infected(flight, signature)
             elif verdict is Verdict.CLEAN and stamp(os.fstat(flight.fd)) != stamp(flight.status):
                 self._not_scanned(flight, Reason.CHANGED)
             elif verdict is Verdict.CLEAN and not self._clean_allowed:
@@ -227,19 +300,42 @@ class ScanRun:
             else:
                 self._not_scanned(flight, reason or Reason.ENGINE_ERROR)
         finally:
-            flight.close()
+            if not taken_apart:
+                flight.close()
 
-    def _infected(self, flight: Flight, signature: str) -> None:
+    def _message_ended(self, flight: Flight, verdict: Verdict, text: str) -> None:
+        box = settle(flight, verdict, text)
+        if isinstance(box, _Box) and box.done:
+            self._box_ended(box)
+
+    def _infected(self, flight: Flight, signature: str) -> bool:
+        """Report it; True when it is a mailbox, whose messages are to follow."""
+        try:
+            is_box, told = is_mailbox(flight.fd), lone_message(flight.fd)
+        except OSError:
+            is_box, told = False, None
+        identity = self._found(flight, signature)
+        if is_box and identity is not None:
+            self._take_apart(flight, signature)
+            return True
+        if told is not None and identity is not None:
+            whole = found_message(told, identity.sha256, signature, number=0, start=0, end=identity.size)
+            self._tally.found_messages(flight.path, [whole], 1)
+        return False
+
+    def _found(self, flight: Flight, signature: str) -> Identity | None:
+        """Count and report it; None when it cannot be read."""
         status = os.fstat(flight.fd)
         try:
             identity = identity_of(status, sha256_of(flight.fd))
         except OSError:
             self._not_scanned(flight, Reason.UNREADABLE)
-            return
+            return None
         if not flight.recheck:
             self._tally.scanned(flight.status.st_size)
             self._tally.infected_files += 1
         self._tally.found(flight.path, identity, signature)
+        return identity
 
     def _clean(self, flight: Flight) -> None:
         if flight.recheck:
@@ -252,8 +348,20 @@ class ScanRun:
             self._tally.skipped(flight.path, reason)
 
     def _given_up(self, flight: Flight, why: str) -> None:
+        if isinstance(flight, MessageFlight):
+            self._message_ended(flight, Verdict.NOT_SCANNED, why)
+            return
         self._not_scanned(flight, Reason.TIMED_OUT if why == "deadline" else Reason.ENGINE_ERROR)
         flight.close()
+
+
+class _Box(BoxScan):
+    """A mailbox of this scan, with the flight that brought it here."""
+
+    def __init__(self, flight: Flight, signature: str, max_message_size: int) -> None:
+        super().__init__(flight.path, flight.fd, max_message_size)
+        self.flight = flight
+        self.signature = signature
 
 
 def scan(channel: Channel, kernel: Kernel, home_fd: int, home_length: int, job: ScanJob, fds: list[int]) -> None:

@@ -1,7 +1,10 @@
 """What a scan has counted and not yet reported, sent up in batches. [worker]"""
 
-from clamscannerd.model import Counts, Identity, Reason
+from collections.abc import Sequence
+
+from clamscannerd.model import Counts, Identity, MailMessage, Reason
 from clamscannerd.worker.channel import Channel
+from clamscannerd.worker.mailwire import MESSAGES_IN_BATCH, FoundMessages
 from clamscannerd.worker.messages import (
     BATCH_BYTES,
     MAX_TEXT,
@@ -46,6 +49,13 @@ class Tally:
         """One infected file, counted by the caller (a file looked at again is not counted twice)."""
         self._found.append(FoundFile(path=path, identity=identity, signature=signature[:MAX_TEXT]))
         self._grow(len(path) + _FOUND_OVERHEAD_BYTES)
+
+    def found_messages(self, path: bytes, messages: Sequence[MailMessage], total: int) -> None:
+        """The infected messages of a file that was found; the finding itself goes first."""
+        self.flush()
+        for start in range(0, len(messages), MESSAGES_IN_BATCH):
+            batch = tuple(messages[start : start + MESSAGES_IN_BATCH])
+            self._channel.send(FoundMessages(path=path, messages=batch, total=total))
 
     def skipped(self, path: bytes, reason: Reason) -> None:
         """One file without a verdict. Paths are reported up to the limit; all are counted."""
