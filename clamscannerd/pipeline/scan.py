@@ -20,6 +20,7 @@ from clamscannerd.pipeline.shares import Shares
 from clamscannerd.state.live import Live, LiveScan
 from clamscannerd.state.store import Store
 from clamscannerd.state.store_values import NewFinding
+from clamscannerd.worker.mailwire import FoundMessages
 from clamscannerd.worker.messages import (
     BATCH_BYTES,
     Cancel,
@@ -203,6 +204,8 @@ class _Attempt:
                 for finding in await self._store.add_findings(scan_id, new, time.time()):
                     self._live.infected[finding.path] = None
                     log.info("scan %d: %r is infected: %s", scan_id, finding.path, finding.signature)
+            case FoundMessages():
+                await self._store.add_messages(scan_id, reply.path, reply.messages, reply.total)
             case Cleared():
                 await self._store.clear_findings(scan_id, list(reply.paths))
                 for path in reply.paths:

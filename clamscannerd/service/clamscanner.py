@@ -17,7 +17,7 @@ from clamscannerd.service.context import Context
 from clamscannerd.service.envelope import Answer, done, refused
 from clamscannerd.service.scan_types import ScanType, permitted
 from clamscannerd.service.selection import select
-from clamscannerd.service.status import NO_SIGNATURES, shown, status_of, warnings_of
+from clamscannerd.service.status import NO_SIGNATURES, mail_shown, shown, status_of, warnings_of
 from clamscannerd.state.live import LISTED
 
 MAX_DETAILS = 10_000
@@ -129,7 +129,11 @@ async def list_infected_files(context: Context, entry: Entry) -> Answer:
     earlier = await context.store.earlier_standing_count(account.uid, account.name)
     if earlier:
         warnings.append(f"{earlier} infected files of earlier scans still stand; this scan did not look at them")
-    data = [{"file": shown(account.home, f.path), "virus_type": f.signature or "unknown"} for f in findings]
+    mail = await context.store.standing_messages(scan.id)
+    data = [
+        {"file": shown(account.home, f.path), "virus_type": f.signature or "unknown", **mail_shown(mail.get(f.id, []))}
+        for f in findings
+    ]
     return done("list_infected_files", data, warnings)
 
 

@@ -4,7 +4,9 @@ Field names and types: shared/contract/uapi.schema.json. Texts about what was no
 infected files does: "0 infected" alone would say more than is known.
 """
 
-from clamscannerd.model import SCAN_ENDED, Reason, Scan, ScanState
+from collections.abc import Sequence
+
+from clamscannerd.model import SCAN_ENDED, MailMessage, Reason, Scan, ScanState
 from clamscannerd.rpc.names import to_wire
 
 _MIB = 1 << 20
@@ -14,6 +16,30 @@ NO_SIGNATURES = "only the built-in test signature is loaded: nothing is called c
 def shown(home: bytes, path: bytes) -> str:
     """An absolute path in wire form."""
     return to_wire(home + b"/" + path) if path else ""
+
+
+def mail_shown(messages: Sequence[MailMessage]) -> dict[str, object]:
+    """What list_infected_files says beyond the file: `messages` of a mailbox, or of a file that is one message its own
+    message_id and subject. Nothing for what is no mail."""
+    if not messages:
+        return {}
+    if messages[0].number == 0:
+        return {"message_id": messages[0].message_id, "subject": messages[0].subject}
+    return {
+        "messages": [
+            {
+                "number": one.number,
+                "start": one.start,
+                "end": one.end,
+                "message_id": one.message_id,
+                "subject": one.subject,
+                "from": one.sender,
+                "date": one.date,
+                "virus_type": one.signature,
+            }
+            for one in messages
+        ]
+    }
 
 
 def status_of(
