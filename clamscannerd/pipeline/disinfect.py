@@ -283,7 +283,13 @@ class _Run:
 
     async def _receive(self, link: WorkerLink, step: Step, announced: Content) -> Item | None:
         """Content into the vault, and the answer to the worker. None: it was not kept, and the worker knows."""
-        meta = FileMeta(owner=announced.uid, group=announced.gid, mode=announced.mode, mtime_ns=announced.mtime_ns)
+        meta = FileMeta(
+            owner=announced.uid,
+            group=announced.gid,
+            mode=announced.mode,
+            mtime_ns=announced.mtime_ns,
+            xattrs=announced.xattrs,
+        )
         item: Item | None = None
         end: ContentEnd | None = None
         reason = ""

@@ -123,7 +123,7 @@ async def _contents(link: WorkerLink, receive: Receive, asked: dict[int, SmallIt
             item = asked.get(file.seq)
             if item is None or file.seq in contents or len(file.data) != item.step.identity.size:
                 raise WorkerFailed("worker sent a content that it was not asked for")
-            meta = FileMeta(owner=file.uid, group=file.gid, mode=file.mode, mtime_ns=file.mtime_ns)
+            meta = FileMeta(owner=file.uid, group=file.gid, mode=file.mode, mtime_ns=file.mtime_ns, xattrs=file.xattrs)
             contents[file.seq] = SmallContent(item=item, content=file.data, meta=meta)
         if reply.last:
             return list(contents.values())

@@ -23,6 +23,7 @@ import msgspec
 
 from clamscannerd.errors import RemoteProtocolError
 from clamscannerd.model import Action, Outcome, Verdict
+from clamscannerd.worker import xattrs
 from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel
 from clamscannerd.worker.hashing import identity_of, is_same_file, sha256_of, stamp
@@ -53,12 +54,15 @@ class Actor:
         self._kernel = kernel
         self._home_fd = home_fd
         self._rescan = rescan
+        self._unkept = 0  # extended attributes of the step at hand that did not go up
 
     def act(self, step: Act) -> None:
         """One step, from the intent to the proof. OSErrors become an `error` of this step."""
+        self._unkept = 0
         try:
             self._take(step)
-            end = _End(_DONE[step.action], "", gone=True)
+            said = f"{self._unkept} of its extended attributes could not be kept" if self._unkept else ""
+            end = _End(_DONE[step.action], said, gone=True)
         except _End as decided:
             end = decided
         except OSError as error:
@@ -180,6 +184,7 @@ class Actor:
     def _upload(self, step: Act, fd: int) -> bytes:
         """All of the content; ContentEnd carries a reason when it is not what was meant. Returns the hash."""
         status = os.fstat(fd)
+        packed, self._unkept = xattrs.collect(fd)
         self._channel.send(
             Content(
                 seq=step.seq,
@@ -188,6 +193,7 @@ class Actor:
                 uid=status.st_uid,
                 gid=status.st_gid,
                 mtime_ns=max(-(2**63), min(status.st_mtime_ns, 2**63 - 1)),
+                xattrs=packed,
             )
         )
         digest = hashlib.sha256()

@@ -29,6 +29,11 @@ _RENAME_NOREPLACE: Final = 1
 _RESOLVE: Final = 0x01 | 0x02 | 0x04 | 0x08
 _FUSE_SUPER_MAGIC: Final = 0x65735546
 
+# What open says where the file system, or the kernel, has no O_TMPFILE; and link, where there is no /proc or no way
+# from it. ENOENT is also a directory that is gone: then the second way says so again.
+_NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT})
+_NO_LINK: Final = frozenset({errno.ENOENT, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL})
+
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OPEN_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -59,6 +64,7 @@ class Kernel:
     def __init__(self) -> None:
         self.openat2 = True
         self.renameat2 = os.uname().machine in _NR_RENAMEAT2
+        self.tmpfile = True
         self._nr_renameat2 = _NR_RENAMEAT2.get(os.uname().machine, 0)
 
     def probe(self, home_fd: int) -> None:
@@ -131,6 +137,35 @@ class Kernel:
                 continue
             return target
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), other)
+
+    def create(self, dir_fd: int, random_name: bytes) -> tuple[int, bool]:
+        """A new file in the directory, 0600, open for reading and writing; and whether it had to have a name."""
+        if self.tmpfile:
+            try:
+                return os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=dir_fd), False
+            except OSError as error:
+                if error.errno not in _NO_TMPFILE:
+                    raise
+                self.tmpfile = False
+        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_RDWR | os.O_CLOEXEC
+        return os.open(random_name, flags, 0o600, dir_fd=dir_fd), True
+
+    def give_name(self, dir_fd: int, fd: int, random_name: bytes, name: bytes) -> bool:
+        """Name what `create` made; never replaces. False: unnamed files cannot be named here (remembered).
+
+        `random_name` is b"" for a file without one. OSError; FileExistsError when `name` is taken.
+        """
+        if not random_name:
+            try:  # os.link follows /proc's link only with an explicit dst_dir_fd
+                os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=dir_fd, follow_symlinks=True)
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                self.tmpfile = False
+                return False
+        elif not (self.renameat2 and self._rename_noreplace(dir_fd, random_name, name)):
+            os.link(random_name, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+        return True  # where a rename could not be had, the caller removes the random name
 
     def _rename_noreplace(self, dir_fd: int, old: bytes, new: bytes) -> bool:
         """True when done; False when this file system has no NOREPLACE (remembered). OSError on all else."""

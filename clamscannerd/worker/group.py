@@ -15,11 +15,13 @@ from collections.abc import Sequence
 
 from clamscannerd.errors import RemoteProtocolError
 from clamscannerd.model import Action, Outcome
+from clamscannerd.worker import xattrs
 from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel
 from clamscannerd.worker.hashing import Stamp, is_same_file, stamp
 from clamscannerd.worker.messages import (
     CHUNK_BYTES,
+    SMALL_XATTRS_BYTES,
     Act,
     Acted,
     ActGroup,
@@ -86,12 +88,13 @@ class Group:
         taken: _Taken | None = None
         try:
             status = os.fstat(fd)
-            if stat.S_ISREG(status.st_mode) and is_same_file(status, step.identity):
+            packed, unkept = xattrs.collect(fd, SMALL_XATTRS_BYTES)
+            if stat.S_ISREG(status.st_mode) and is_same_file(status, step.identity) and not unkept:
                 self._kernel.capture(dir_fd, leaf, step.capture)
                 taken = _Taken(step, dir_fd, leaf, fd, stamp(os.fstat(fd)))  # the rename itself moved ctime
                 if self._is_captured(taken) and (data := self._content(taken)) is not None:
                     self._taken[step.seq] = taken
-                    self._send(step, status, data)
+                    self._send(step, status, data, packed)
                     return
         except OSError:
             pass  # untouched, or put back below: the daemon asks again for this one alone, and then the error is told
@@ -106,8 +109,8 @@ class Group:
         fits = len(data) == identity.size and hashlib.sha256(data).digest() == identity.sha256
         return data if fits else None
 
-    def _send(self, step: Act, status: os.stat_result, data: bytes) -> None:
-        size = len(data) + _FILE_OVERHEAD_BYTES
+    def _send(self, step: Act, status: os.stat_result, data: bytes, packed: bytes) -> None:
+        size = len(data) + len(packed) + _FILE_OVERHEAD_BYTES
         if self._files and self._size + size > CHUNK_BYTES:
             self._channel.send(SmallFiles(files=tuple(self._files), last=False))
             self._files, self._size = [], 0
@@ -119,6 +122,7 @@ class Group:
                 uid=status.st_uid,
                 gid=status.st_gid,
                 mtime_ns=step.identity.mtime_ns,
+                xattrs=packed,
             )
         )
         self._size += size

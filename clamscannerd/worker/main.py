@@ -36,6 +36,8 @@ from clamscannerd.worker.messages import (
     Sync,
     Synced,
 )
+from clamscannerd.worker.restore import Restorer
+from clamscannerd.worker.restorewire import Restore, RestoreJob
 from clamscannerd.worker.userlog import UserLog
 
 _RESCAN_LIMIT_S: Final = 3600.0  # far above any file deadline: the daemon's own limits come first
@@ -74,6 +76,8 @@ def _job(channel: Channel, home: bytes, uid: int, seals: dict[str, int]) -> None
             scan.scan(channel, kernel, home_fd, len(home), command, fds)
         case ActJob():
             _act(channel, kernel, home_fd, command)
+        case RestoreJob():
+            _restore(channel, kernel, home_fd, command)
         case _:
             raise RemoteProtocolError(f"cannot begin with {type(command).__name__}")
     _wait_for_end(channel)
@@ -114,11 +118,23 @@ def _act(channel: Channel, kernel: beneath.Kernel, home_fd: int, job: ActJob) ->
                 raise RemoteProtocolError(f"cannot take {type(command).__name__} during a task")
 
 
-def _rescan(channel: Channel, job: ActJob, fd: int, path: bytes) -> tuple[Verdict, str]:
+def _restore(channel: Channel, kernel: beneath.Kernel, home_fd: int, job: RestoreJob) -> None:
+    def rescan(fd: int, path: bytes) -> tuple[Verdict, str]:
+        return _rescan(channel, job, fd, path)
+
+    restorer = Restorer(channel, kernel, home_fd, rescan)
+    while True:
+        command, fds = channel.receive()
+        if not isinstance(command, Restore) or len(fds) != 1:
+            raise RemoteProtocolError(f"cannot take {type(command).__name__} with {len(fds)} fds during a restore")
+        restorer.restore(command, fds[0])
+
+
+def _rescan(channel: Channel, job: ActJob | RestoreJob, fd: int, path: bytes) -> tuple[Verdict, str]:
     """A session for this one file: one kept over a long task would run into clamd's idle time-out."""
     if os.fstat(fd).st_size > job.max_file_size:
         return Verdict.NOT_SCANNED, "it is over the engine's size limit now"
-    channel.send(NeedSession(reason="a file changed since the scan"))
+    channel.send(NeedSession(reason="a file is to be scanned again"))
     command, fds = channel.receive()
     if isinstance(command, NoSession):
         return Verdict.NOT_SCANNED, command.reason

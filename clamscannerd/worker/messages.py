@@ -6,7 +6,7 @@ believes no more of a reply than that its form is lawful: everything else is the
 
 Which messages are legal when:
     worker  ->  Hello                                         first of all
-    daemon  ->  Probe | ScanJob | ActJob                      once
+    daemon  ->  Probe | ScanJob | ActJob | RestoreJob         once
     Probe:      -> Probed
     ScanJob:    daemon Recheck* Window Sessions NoSession Cancel; worker Progress Found Skipped Cleared NeedSession,
                 in the end Scanned
@@ -14,7 +14,8 @@ Which messages are legal when:
                 Acted; for ActGroup: SmallFiles+ <- GroupStored GroupActed;
                 for Log: LogFailed at most once; for Sync: Synced
                 Cleanse: see mailwire.py
-    either job: worker Fault instead of its end
+    RestoreJob: see restorewire.py
+    any job: worker Fault instead of its end
 """
 
 from typing import Annotated, TypeVar
@@ -25,12 +26,16 @@ from msgspec import Meta
 from clamscannerd.errors import LocalProtocolError, RemoteProtocolError
 from clamscannerd.model import Action, Count, Counts, Identity, Int64, Outcome, Reason, RelPath, Sha256, is_beneath
 from clamscannerd.worker.mailwire import MailCommand, MailReply
+from clamscannerd.worker.restorewire import RestoreCommand, RestoreReply, Xattrs
 from clamscannerd.worker.wire import Message as Message
 
 MAX_MESSAGE_BYTES = 128 * 1024
 """Two chunks: large enough that a 100 MB file is 1,600 packets, small enough for the default socket buffer."""
 
 CHUNK_BYTES = 64 * 1024
+
+SMALL_XATTRS_BYTES = 4 * 1024
+"""Of a file in a group: as many as ext4 keeps in all; a file with more goes alone. Fits a message beside a chunk."""
 
 BATCH_BYTES = 48 * 1024
 """A list of paths is sent when it holds so much text: with its last path it still fits into one message."""
@@ -152,7 +157,7 @@ class Sync(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=T
 Command = (
     Probe | ScanJob | Recheck | Window | Sessions | NoSession | Cancel
     | ActJob | Act | ActGroup | GroupStored | Stored | Log | Sync
-    | MailCommand
+    | MailCommand | RestoreCommand
 )  # fmt: skip
 
 
@@ -240,6 +245,7 @@ class Content(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_field
     uid: Count
     gid: Count
     mtime_ns: Int64
+    xattrs: Xattrs = b""
 
 
 class Chunk(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -276,6 +282,7 @@ class SmallFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     uid: Count
     gid: Count
     mtime_ns: Int64
+    xattrs: Annotated[bytes, Meta(max_length=SMALL_XATTRS_BYTES)] = b""
 
 
 class SmallFiles(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -308,6 +315,7 @@ class Fault(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
 Reply = (
     Hello | Probed | Progress | Found | Skipped | Cleared | NeedSession | Scanned
     | Content | Chunk | ContentEnd | Acted | SmallFiles | GroupActed | LogFailed | Synced | Fault | MailReply
+    | RestoreReply
 )  # fmt: skip
 
 T = TypeVar("T")
