@@ -24,12 +24,14 @@ from clamscannerd.config import Config
 from clamscannerd.engine.sessions import Engines, EngineSettings, open_engines
 from clamscannerd.errors import ClamscannerdError, ConfigError, MonitorLost, StateError
 from clamscannerd.launch_engine import engine_places
-from clamscannerd.model import Account
+from clamscannerd.model import Account, TaskKind
 from clamscannerd.pipeline import probe
-from clamscannerd.pipeline.disinfect import DisinfectJobs, TaskLimits
+from clamscannerd.pipeline.disinfect import DisinfectTurn
 from clamscannerd.pipeline.engineview import EngineView
 from clamscannerd.pipeline.link import one_of
+from clamscannerd.pipeline.restore import RestoreTurn
 from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
+from clamscannerd.pipeline.tasks import TaskJobs, TaskLimits
 from clamscannerd.rpc.methods import build
 from clamscannerd.rpc.server import Server, ServerLimits
 from clamscannerd.service.accounts import Accounts
@@ -111,8 +113,13 @@ class _Daemon:
         )
         live = Live()
         self._scans = ScanJobs(store=store, live=live, spawner=spawner, engines=view, limits=self._scan_limits())
-        self._tasks = DisinfectJobs(
-            store=store, vault=vault, spawner=spawner, engines=view, limits=_task_limits(config)
+        self._tasks = TaskJobs(
+            store=store,
+            vault=vault,
+            spawner=spawner,
+            engines=view,
+            limits=_task_limits(config),
+            turns={TaskKind.DISINFECT: DisinfectTurn, TaskKind.RESTORE: RestoreTurn, TaskKind.UNDO: RestoreTurn},
         )
         only_uid = None if self._system else os.geteuid()
         self._accounts = Accounts(
@@ -134,6 +141,7 @@ class _Daemon:
 
         self._context = Context(
             store=store,
+            vault=vault,
             live=live,
             jobs=self._runner,
             accounts=self._accounts,

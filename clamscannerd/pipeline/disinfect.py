@@ -7,33 +7,27 @@ the home after; a task that goes on writes the log afresh from them.
 """
 
 import logging
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Literal
 
-import trio
-
-from clamscannerd.errors import EngineLost, Refused, RemoteProtocolError, SpawnRefused, WorkerFailed
+from clamscannerd.errors import Refused, RemoteProtocolError, WorkerFailed
 from clamscannerd.model import (
-    CAPTURE_PREFIX,
     Account,
     Action,
     FindingState,
-    Frozen,
     Item,
     Outcome,
     Step,
     StepState,
     Task,
 )
-from clamscannerd.pipeline.engineview import EngineView
 from clamscannerd.pipeline.group import GROUP_STEPS, act_on_group, plain
-from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, open_worker
+from clamscannerd.pipeline.link import WorkerLink, open_worker
+from clamscannerd.pipeline.tasks import TaskJobs, bring_session, capture_name
 from clamscannerd.rpc.names import to_wire
-from clamscannerd.state.store import FileMeta, Store
+from clamscannerd.state.store import FileMeta
 from clamscannerd.state.store_values import StepEnd
-from clamscannerd.state.vault import Vault
 from clamscannerd.worker.messages import (
     BATCH_BYTES,
     MAX_TEXT,
@@ -46,9 +40,7 @@ from clamscannerd.worker.messages import (
     Log,
     LogFailed,
     NeedSession,
-    NoSession,
     Reply,
-    Sessions,
     Stored,
     Sync,
     Synced,
@@ -57,7 +49,6 @@ from clamscannerd.worker.messages import (
 log = logging.getLogger(__name__)
 
 _LOG_PAGE = 200  # records read at once when a log is written afresh
-_PARK_S = 3.0  # what is left of the 10 s of a stop after the step at hand had its 8
 _FINDING = {
     Outcome.DELETED: FindingState.DELETED,
     Outcome.QUARANTINED: FindingState.QUARANTINED,
@@ -66,72 +57,10 @@ _FINDING = {
 NO_MAILBOXES = "cannot cleanse it: this version cannot cleanse mailboxes; the file is untouched"
 
 
-class TaskLimits(Frozen, frozen=True, kw_only=True):
-    """Bounds of a task; defaults and reasons stand in config.Tasks and config.Vault."""
+class DisinfectTurn:
+    """One worker's turn at a disinfection."""
 
-    step_timeout_s: float
-    file_deadline_s: float
-    retries: int
-
-
-class DisinfectJobs:
-    """Runs tasks; one `run` is one job."""
-
-    def __init__(
-        self, *, store: Store, vault: Vault, spawner: Spawner, engines: EngineView, limits: TaskLimits
-    ) -> None:
-        self.store = store
-        self.vault = vault
-        self.spawner = spawner
-        self.engines = engines
-        self.limits = limits  # replaced by a reload
-        self.stopping = trio.Event()  # set at SIGTERM: finish the step at hand, begin no other
-
-    async def run(self, task: Task, account: Account, lock_fd: int) -> None:
-        """From queued to done; parked when the daemon stops."""
-        ended = False
-        await self.store.begin_task(task.id, time.time())
-        try:
-            ended = await self._attempts(task, account, lock_fd)
-        finally:
-            if not ended:
-                with trio.CancelScope(shield=True), trio.move_on_after(_PARK_S):
-                    await self.store.park_task(task.id)
-
-    async def fail(self, task: Task, message: str) -> None:
-        """End a task whose account is gone: every step that is left is an error. Nothing is touched."""
-        account = Account(uid=task.uid, gid=0, name=task.name, home=b"")
-        await self.store.begin_task(task.id, time.time())
-        await _Run(self, task, account).give_up_all(message)
-
-    async def _attempts(self, task: Task, account: Account, lock_fd: int) -> bool:
-        """True when the done record is committed. A step over which workers die again and again ends in `error`."""
-        failures: dict[int, int] = {}
-        while True:
-            run = _Run(self, task, account)
-            try:
-                return await run.go(lock_fd)
-            except HomeUnusable as error:
-                return await run.give_up_all(f"cannot act on it: {error}")
-            except (WorkerFailed, SpawnRefused) as error:
-                failures[run.seq] = failures.get(run.seq, 0) + 1
-                log.warning("task %s, step %d, attempt %d: %s", task.public_id, run.seq, failures[run.seq], error)
-                if failures[run.seq] <= self.limits.retries:
-                    continue
-                if run.seq == 0:  # no worker got as far as a step
-                    return await run.give_up_all(f"cannot act on it: {error}")
-                await run.give_up(run.seq, f"cannot act on it: {error}")
-
-
-def capture_name() -> bytes:
-    """128 random bits: nobody can have put anything there (architecture, rule 5)."""
-    return CAPTURE_PREFIX + secrets.token_hex(16).encode()
-
-
-class _Run:
-    """One worker's turn at a task."""
-
-    def __init__(self, jobs: DisinfectJobs, task: Task, account: Account) -> None:
+    def __init__(self, jobs: TaskJobs, task: Task, account: Account) -> None:
         self.task = task
         self.seq = 0
         self._jobs = jobs
@@ -326,19 +255,9 @@ class _Run:
             if isinstance(reply, LogFailed):
                 await self._issue("warning", reply.message)
             elif isinstance(reply, NeedSession):
-                await self._bring_session(link)
+                await bring_session(link, self._jobs.engines)
             else:
                 return reply
-
-    async def _bring_session(self, link: WorkerLink) -> None:
-        try:
-            session, view = await self._jobs.engines.session()
-        except EngineLost as error:
-            await link.send(NoSession(reason=str(error)))
-            return
-        with session:
-            answer = Sessions(fds=1, max_file_size=view.max_file_size, clean_allowed=view.signatures)
-            await link.send(answer, [session.fileno()])
 
     async def record(
         self, step: Step, outcome: Outcome, message: str | None, *, gone: bool, item: int | None = None

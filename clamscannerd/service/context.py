@@ -10,6 +10,7 @@ from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.scan_types import ScanType
 from clamscannerd.state.live import Live
 from clamscannerd.state.store import Store
+from clamscannerd.state.vault import Vault
 
 _PROBES = 32  # workers that look into homes for calls, over all accounts; one at a time for each
 
@@ -49,6 +50,7 @@ class Context:
         self,
         *,
         store: Store,
+        vault: Vault,
         live: Live,
         jobs: Jobs,
         accounts: Accounts,
@@ -57,6 +59,7 @@ class Context:
         settings: Settings,
     ) -> None:
         self.store = store
+        self.vault = vault
         self.live = live
         self.jobs = jobs
         self.accounts = accounts

@@ -21,7 +21,6 @@ import trio
 from clamscannerd.errors import StateError
 from clamscannerd.model import (
     Account,
-    Action,
     Counts,
     EngineInfo,
     Finding,
@@ -29,19 +28,17 @@ from clamscannerd.model import (
     Item,
     MailMessage,
     Outcome,
-    RestoreOutcome,
-    RestoreStep,
     Scan,
     ScanState,
     Step,
     Task,
 )
-from clamscannerd.state import store_items, store_mail, store_restores, store_scans, store_tasks
-from clamscannerd.state.store_open import Database, open_database, ping, verify
+from clamscannerd.state import store_items, store_mail, store_scans, store_tasks
+from clamscannerd.state.restore_store import RestoreStore
+from clamscannerd.state.store_open import open_database, ping, verify
 from clamscannerd.state.store_values import (
     Caps,
     FileMeta,
-    ItemEntry,
     ItemFile,
     Job,
     NewFinding,
@@ -53,7 +50,6 @@ from clamscannerd.state.store_values import (
     Statistics,
     StepEnd,
     StoreLimits,
-    TaskProgress,
     Usage,
 )
 
@@ -86,12 +82,8 @@ async def open_store(directory: Path, limits: StoreLimits) -> AsyncIterator["Sto
             await database.close()
 
 
-class Store:
+class Store(RestoreStore):
     """Made by open_store()."""
-
-    def __init__(self, database: Database, limits: StoreLimits) -> None:
-        self._db = database
-        self._limits = limits
 
     # --- the whole
 
@@ -206,9 +198,6 @@ class Store:
         """Of all kinds, newest first."""
         return await self._db.read(store_tasks.listed, uid, name, limit, offset)
 
-    async def task_progress(self, task: Task) -> TaskProgress:
-        return await self._db.read(store_restores.progress, task)
-
     async def begin_task(self, task_id: int, now: float) -> Task:
         return await self._db.write(store_tasks.begin, task_id, now)
 
@@ -295,71 +284,7 @@ class Store:
         """part -> SHA-256 of what is to stand in its place; on disk before the first byte is overwritten."""
         await self._db.write(store_mail.journal, task_id, seq, notices)
 
-    # --- restores and undos: tasks whose steps name items
-
-    async def add_restore(
-        self, account: Account, item_ids: Sequence[int], to: bytes | None, *, force: bool, asked_by: int, now: float
-    ) -> Task:
-        """A queued task. `to`: a directory beneath the home, b"" is the home; None: back to where each was.
-
-        NotFound: an item that the account does not have. Refused: a job of this account is under way.
-        """
-        return await self._db.write(
-            store_restores.add, self._limits, account, item_ids, to, force=force, asked_by=asked_by, now=now
-        )
-
-    async def add_undo(self, account: Account, public_id: str, *, force: bool, asked_by: int, now: float) -> Task:
-        """A queued task. NotFound; Refused: nothing to put back, or a job of this account is under way."""
-        return await self._db.write(
-            store_restores.add_undo, self._limits, account, public_id, force=force, asked_by=asked_by, now=now
-        )
-
-    async def next_restore_step(self, task_id: int) -> RestoreStep | None:
-        return await self._db.read(store_restores.next_step, task_id)
-
-    async def begin_restore_step(self, task_id: int, seq: int, capture: bytes) -> RestoreStep:
-        """As begin_step."""
-        return await self._db.write(store_restores.begin_step, task_id, seq, capture)
-
-    async def end_restore_step(
-        self,
-        task_id: int,
-        seq: int,
-        outcome: RestoreOutcome,
-        message: str | None,
-        now: float,
-        file_text: str,
-        signature: str,
-    ) -> ItemFile | None:
-        """Step, item and record in one. Restored: the item, off the list now; Vault.discard is next.
-
-        `signature`: what the present signatures detect in it, "" if nothing.
-        """
-        return await self._db.write(store_restores.end_step, task_id, seq, outcome, message, now, file_text, signature)
-
-    async def end_restore_task(self, task_id: int, now: float) -> bytes:
-        """The done record. Every step must have ended."""
-        return await self._db.write(store_restores.end, task_id, now)
-
     # --- the vault's index; vault.Vault calls what changes it
-
-    async def item_entries(
-        self, uid: int, name: str, actions: Sequence[Action], limit: int, offset: int, now: float
-    ) -> tuple[int, list[ItemEntry]]:
-        """How many kept items there are that one of `actions` brought, and a page of them, oldest first."""
-        return await self._db.read(store_items.entries, uid, name, actions, limit, offset, now)
-
-    async def item_entry(self, uid: int, name: str, item_id: int, now: float) -> ItemEntry | None:
-        """None for unknown, foreign and expired ones alike."""
-        return await self._db.read(store_items.entry, uid, name, item_id, now)
-
-    async def kept_items(self, owner: tuple[int, str] | None, after_id: int, limit: int) -> list[Item]:
-        """The next by id, of one account or of all."""
-        return await self._db.read(store_items.kept_after, owner, after_id, limit)
-
-    async def delete_items(self, account: Account, item_ids: Sequence[int], now: float) -> list[ItemFile]:
-        """All of them off the list, or none: NotFound; Refused, one is being restored. Vault.discard is next."""
-        return await self._db.write(store_restores.delete, account, item_ids, now)
 
     async def items(self, uid: int, name: str, limit: int | None = None, after_id: int = 0) -> list[Item]:
         return await self._db.read(store_items.listed, uid, name, limit, after_id)
@@ -367,6 +292,10 @@ class Store:
     async def item_of_step(self, task_id: int, seq: int) -> Item | None:
         """The latest kept item of this step."""
         return await self._db.read(store_items.of_step, task_id, seq)
+
+    async def get_item(self, item_id: int) -> Item | None:
+        """A kept item, whosesoever."""
+        return await self._db.read(store_items.get, item_id)
 
     async def item_meta(self, item_id: int) -> FileMeta | None:
         return await self._db.read(store_items.meta, item_id)

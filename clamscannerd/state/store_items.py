@@ -233,6 +233,11 @@ def of_step(c: sqlite3.Connection, task_id: int, seq: int) -> Item | None:
     return None if row is None else item_of(row)
 
 
+def get(c: sqlite3.Connection, item_id: int) -> Item | None:
+    row = c.execute(f"{_ITEM} WHERE i.id = ? AND i.state = 'kept'", (item_id,)).fetchone()
+    return None if row is None else item_of(row)
+
+
 def meta(c: sqlite3.Connection, item_id: int) -> FileMeta | None:
     """What a restore needs."""
     row = c.execute("SELECT * FROM item WHERE id = ? AND state = 'kept'", (item_id,)).fetchone()
