@@ -10,9 +10,10 @@ import msgspec
 from msgspec import Meta
 
 from clamscannerd import __version__
+from clamscannerd.model import Account
 from clamscannerd.rpc.access import Rule
 from clamscannerd.rpc.table import Call, Method, Methods, table
-from clamscannerd.service import clamscanner, scan
+from clamscannerd.service import clamscanner, quarantine, scan, task
 from clamscannerd.service.context import Context
 
 
@@ -31,6 +32,46 @@ class DisinfectFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 class CheckDisinfectionStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     last_id: Annotated[int, Meta(ge=1)] | None = None
+
+
+Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Limit = Annotated[int, Meta(ge=1, le=1_000)]
+Offset = Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class ListItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    state: str | None = None
+    limit: Limit = 100
+    offset: Offset = 0
+
+
+class ShowItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    id: Id
+
+
+class RestoreItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    ids: list[Id]
+    to: str | None = None
+    force: bool = False
+
+
+class DeleteItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    ids: list[Id]
+
+
+class ListTasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    limit: Limit = 100
+    offset: Offset = 0
+
+
+class GetTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    task_id: str
+    last_id: Annotated[int, Meta(ge=1, le=2**62)] | None = None
+
+
+class UndoTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    task_id: str
+    force: bool = False
 
 
 def build(context: Context) -> Methods:
@@ -77,5 +118,64 @@ def build(context: Context) -> Methods:
             handler=check_disinfection_status,
         ),
         Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel_scan),
+        *_vault(context),
+        *_tasks(context),
         Method(name="Daemon.version", params=NoParams, rule=Rule.ANYONE, handler=version),
     )
+
+
+def _vault(context: Context) -> list[Method]:
+    """Quarantine.*"""
+
+    async def account_of(call: Call) -> Account:
+        return (await context.entry(call.peer.uid, call.user)).account
+
+    async def list_items(call: Call, params: ListItems) -> object:
+        return await quarantine.list_items(context, await account_of(call), params.state, params.limit, params.offset)
+
+    async def show(call: Call, params: ShowItem) -> object:
+        return await quarantine.show_item(context, await account_of(call), params.id)
+
+    async def restore(call: Call, params: RestoreItems) -> object:
+        account = await account_of(call)
+        return await quarantine.restore(context, account, call.peer.uid, params.ids, params.to, force=params.force)
+
+    async def delete(call: Call, params: DeleteItems) -> object:
+        return await quarantine.delete(context, await account_of(call), params.ids)
+
+    async def verify(call: Call, _: NoParams) -> object:
+        whole = call.is_admin and call.user is None
+        return await quarantine.verify(context, None if whole else await account_of(call))
+
+    own = Rule.SELF
+    return [
+        Method(name="Quarantine.list", params=ListItems, rule=own, handler=list_items),
+        Method(name="Quarantine.show", params=ShowItem, rule=own, handler=show),
+        Method(name="Quarantine.restore", params=RestoreItems, rule=own, handler=restore),
+        Method(name="Quarantine.delete", params=DeleteItems, rule=own, handler=delete),
+        Method(name="Quarantine.verify", params=NoParams, rule=own, handler=verify),
+    ]
+
+
+def _tasks(context: Context) -> list[Method]:
+    """Task.*"""
+
+    async def account_of(call: Call) -> Account:
+        return (await context.entry(call.peer.uid, call.user)).account
+
+    async def list_tasks(call: Call, params: ListTasks) -> object:
+        return await task.list_tasks(context, await account_of(call), params.limit, params.offset)
+
+    async def get(call: Call, params: GetTask) -> object:
+        return await task.get_task(context, await account_of(call), params.task_id, params.last_id or 0)
+
+    async def undo(call: Call, params: UndoTask) -> object:
+        account = await account_of(call)
+        return await task.undo(context, account, call.peer.uid, params.task_id, force=params.force)
+
+    own = Rule.SELF
+    return [
+        Method(name="Task.list", params=ListTasks, rule=own, handler=list_tasks),
+        Method(name="Task.get", params=GetTask, rule=own, handler=get),
+        Method(name="Task.undo", params=UndoTask, rule=own, handler=undo),
+    ]

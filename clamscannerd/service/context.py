@@ -12,6 +12,7 @@ from clamscannerd.state.live import Live
 from clamscannerd.state.store import Store
 from clamscannerd.state.vault import Vault
 
+_VERIFIES = 2  # checks of contents at once: each reads up to an account's part of the vault
 _PROBES = 32  # workers that look into homes for calls, over all accounts; one at a time for each
 
 
@@ -65,6 +66,8 @@ class Context:
         self.accounts = accounts
         self.engine = engine
         self.settings = settings
+        self.verifying: set[tuple[int, str] | None] = set()  # accounts whose contents are being read; None: all
+        self.verify_slots = trio.CapacityLimiter(_VERIFIES)
         self._probe = probe
         self._probes = trio.CapacityLimiter(_PROBES)
         self._probing: dict[int, trio.Lock] = {}
