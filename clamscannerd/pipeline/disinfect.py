@@ -22,6 +22,7 @@ from clamscannerd.model import (
     StepState,
     Task,
 )
+from clamscannerd.pipeline.cleanse import Cleansing, drop_unjournaled
 from clamscannerd.pipeline.group import GROUP_STEPS, act_on_group, plain
 from clamscannerd.pipeline.link import WorkerLink, open_worker
 from clamscannerd.pipeline.tasks import TaskJobs, bring_session, capture_name
@@ -54,7 +55,6 @@ _FINDING = {
     Outcome.QUARANTINED: FindingState.QUARANTINED,
     Outcome.MAILBOX_CLEANSED: FindingState.CLEANSED,
 }
-NO_MAILBOXES = "cannot cleanse it: this version cannot cleanse mailboxes; the file is untouched"
 
 
 class DisinfectTurn:
@@ -105,9 +105,14 @@ class DisinfectTurn:
 
     async def _give_up(self, step: Step, message: str) -> None:
         """The file is where the last worker left it: it may have been captured before, or its content stored."""
+        cleanse = step.action is Action.CLEANSE_MAILBOX
+        if cleanse:
+            await drop_unjournaled(self._store, self._jobs.vault, step)
         item = await self._store.item_of_step(self.task.id, step.seq)
         if step.state is StepState.WAITING:
             step = await self._store.begin_step(self.task.id, step.seq, capture_name())
+        elif cleanse:
+            message += f"; a lock file of it that holds {step.capture.decode('ascii')} is left over and may go"
         else:
             message += f"; if the file is missing, it is called {step.capture.decode('ascii')} in its directory"
         if item is not None:
@@ -166,7 +171,7 @@ class DisinfectTurn:
             await self.record(step, Outcome.NO_ACTION, None, gone=False)
             return
         if step.action is Action.CLEANSE_MAILBOX:
-            await self.record(step, Outcome.ERROR, NO_MAILBOXES, gone=False)
+            await self._cleanse(link, step, again=again)
             return
         await link.send(
             Act(
@@ -191,6 +196,13 @@ class DisinfectTurn:
         if reply.seq != step.seq or reply.outcome not in _allowed(step.action):
             raise WorkerFailed(f"worker ended step {reply.seq} with {reply.outcome}")
         await self._end(step, reply, item)
+
+    async def _cleanse(self, link: WorkerLink, step: Step, *, again: bool) -> None:
+        jobs = self._jobs
+        work = Cleansing(link, self._reply, self._store, jobs.vault, self._account, step)
+        end = await work.run(again=again)
+        reply, item = end.reply, end.items[0].id if end.items else None
+        await self.record(step, reply.outcome, reply.message or None, gone=reply.gone, item=item)
 
     async def _end(self, step: Step, reply: Acted, item: Item | None) -> None:
         """Commit the proof. A copy in the vault is dropped only when the worker has put the file back: after a crash

@@ -185,7 +185,8 @@ def _checked(fd: int, path: bytes) -> int:
     return fd
 
 
-def _filesystem_type(fd: int) -> int:
+def filesystem_type(fd: int) -> int:
+    """f_type of statfs(2)."""
     buffer = ctypes.create_string_buffer(256)
     if _libc.fstatfs(fd, buffer) != 0:
         raise OSError(ctypes.get_errno(), "fstatfs")
@@ -215,7 +216,7 @@ def open_home(path: bytes, uid: int) -> int:
             raise HomeRefused(f"cannot use home {path!r}: it belongs to uid {status.st_uid}")
         if status.st_mode & stat.S_IWOTH:
             raise HomeRefused(f"cannot use home {path!r}: everybody may write to it")
-        if _filesystem_type(look) == _FUSE_SUPER_MAGIC:
+        if filesystem_type(look) == _FUSE_SUPER_MAGIC:
             raise HomeRefused(f"cannot use home {path!r}: it is on a FUSE file system, which could stall the engine")
         try:
             return os.open(b".", _OPEN_DIR, dir_fd=look)

@@ -56,8 +56,8 @@ class Locks:
         self._dotlock: tuple[int, int] | None = None  # device and inode of ours
         self._touch = Clock(_TOUCH_S)
 
-    def acquire(self, fd: int, wait_s: float) -> float:
-        """All three on the mailbox open as `fd` (for reading and writing); seconds waited. Locked, OSError."""
+    def acquire(self, fd: int, wait_s: float) -> None:
+        """All three on the mailbox open as `fd` (for reading and writing). Raises Locked, OSError."""
         began = time.monotonic()
         pause_s = _FIRST_PAUSE_S
         while holder := self._try(fd):
@@ -67,7 +67,6 @@ class Locks:
             # Random, so that two who wait for each other do not meet again and again.
             self._pause(min(random.uniform(0.5, 1.0) * pause_s, wait_s - waited_s))  # noqa: S311 (no secret)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-        return time.monotonic() - began
 
     def _try(self, fd: int) -> str:
         """One attempt; "" or what others hold, and then nothing is held here."""

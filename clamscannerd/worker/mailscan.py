@@ -7,7 +7,7 @@ _HELD_BYTES, or one message. Used by a scan, and by a cleanse for what changed s
 
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from clamscannerd.engine.clamproto import classify
@@ -40,11 +40,16 @@ class MessageFlight(Flight):
 class BoxScan:
     """One mailbox being taken apart. Owns `fd` until `close`.
 
-    `known(message)`: True for a message that need not be scanned.
+    `known(message)`: True for a message that need not be scanned. `messages`: only these ranges of it.
     """
 
     def __init__(
-        self, path: bytes, fd: int, max_message_size: int, known: Callable[[Message], bool] | None = None
+        self,
+        path: bytes,
+        fd: int,
+        max_message_size: int,
+        known: Callable[[Message], bool] | None = None,
+        messages: Iterator[Message | None] | None = None,
     ) -> None:
         self.path = path
         self.fd = fd
@@ -55,7 +60,7 @@ class BoxScan:
         self.reading = True
         self._max_message_size = max_message_size
         self._known = known or (lambda _: False)
-        self._messages = messages_of(fd, os.fstat(fd).st_size)
+        self._messages = messages or messages_of(fd, os.fstat(fd).st_size)
         self._next: Message | None = None
         self._outstanding = 0
         self._held = 0

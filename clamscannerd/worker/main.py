@@ -16,8 +16,11 @@ from clamscannerd.model import Verdict
 from clamscannerd.worker import beneath, scan
 from clamscannerd.worker.actions import Actor
 from clamscannerd.worker.channel import Channel, DaemonGone
+from clamscannerd.worker.cleanse import Engine, cleanse
 from clamscannerd.worker.feed import Feed
 from clamscannerd.worker.group import Group
+from clamscannerd.worker.mailscan import Survey
+from clamscannerd.worker.mailwire import Cleanse
 from clamscannerd.worker.messages import (
     MAX_TEXT,
     Act,
@@ -40,6 +43,7 @@ from clamscannerd.worker.restore import Restorer
 from clamscannerd.worker.restorewire import Restore, RestoreJob
 from clamscannerd.worker.userlog import UserLog
 
+_SURVEY_WINDOW: Final = 4  # messages at the engine: beside scans, which have their shares
 _RESCAN_LIMIT_S: Final = 3600.0  # far above any file deadline: the daemon's own limits come first
 
 
@@ -99,12 +103,18 @@ def _act(channel: Channel, kernel: beneath.Kernel, home_fd: int, job: ActJob) ->
         return _rescan(channel, job, fd, path)
 
     actor = Actor(channel, kernel, home_fd, rescan)
+    survey = Survey(
+        lambda: _session(channel, "a mailbox changed since the scan")[0], _SURVEY_WINDOW, job.file_deadline_s
+    )
+    engine = Engine(rescan, survey, job.max_file_size)
     log = UserLog(home_fd)
     while True:
         command, _ = channel.receive()
         match command:
             case Act():
                 actor.act(command)
+            case Cleanse():
+                cleanse(channel, kernel, home_fd, engine, command)
             case ActGroup():
                 Group(channel, kernel, home_fd).act(command)
             case Log():
@@ -149,6 +159,21 @@ def _rescan(channel: Channel, job: ActJob | RestoreJob, fd: int, path: bytes) ->
     if verdict is Verdict.CLEAN and not command.clean_allowed:
         return Verdict.NOT_SCANNED, "no signatures are loaded"
     return verdict, signature or (reason.value if reason else "")
+
+
+def _session(channel: Channel, reason: str) -> tuple[int, Sessions]:
+    """A fresh session and what holds for it. EngineLost: there is none; the text says why."""
+    channel.send(NeedSession(reason=reason))
+    command, fds = channel.receive()
+    if isinstance(command, NoSession):
+        raise EngineLost(command.reason)
+    if not isinstance(command, Sessions) or not fds:
+        raise RemoteProtocolError("cannot scan again: no session came")
+    return fds[0], command
+
+
+def _session_fd(channel: Channel) -> int:
+    return _session(channel, "messages of a mailbox are to be scanned")[0]
 
 
 def _wait_for_end(channel: Channel) -> None:

@@ -171,7 +171,8 @@ class ScanRun:
             elif not reported:
                 self._not_scanned(flight, Reason.TOO_BIG)
             if reported and box.infected:
-                self._tally.found_messages(flight.path, box.infected, box.total)
+                in_order = sorted(box.infected, key=lambda one: one.number)
+                self._tally.found_messages(flight.path, in_order, box.total)
         finally:
             box.close()
 

@@ -55,6 +55,7 @@ SANS_IO = (
     "worker.wire",
     "worker.mailheader",
     "worker.mbox",
+    "worker.notice",
     "engine.clamproto",
     "engine.clamdconf",
     "engine.private",

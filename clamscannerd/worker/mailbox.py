@@ -1,0 +1,364 @@
+"""One open mailbox: its locks, its bytes inside and outside of some ranges, and overwriting in place. [worker]
+
+Nothing here changes a mailbox's size or inode, but for a message that is put back and has no place any more: that one
+is appended as a deliverer would. So whatever a deliverer appends meanwhile, even one that opened the file before and
+looks at no lock, cannot be hurt. Compacting was rejected: after a crash, appended mail makes the repair ambiguous.
+
+mtime and atime: reading is done with O_NOATIME, and what is overwritten in place is no new mail, so both times stay
+as they were (a reader takes a mailbox for one with new mail when atime is older than mtime). When somebody appended
+meanwhile the mtime stays what their mail made it.
+"""
+
+import contextlib
+import hashlib
+import os
+import stat
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, Self
+
+import msgspec
+
+from clamscannerd.model import Frozen
+from clamscannerd.worker.beneath import Kernel, filesystem_type
+from clamscannerd.worker.mailfile import header_of, is_mailbox, messages_of, sha256_of_range
+from clamscannerd.worker.maillocks import WAIT_S, Locks
+from clamscannerd.worker.mailwire import MAX_MESSAGES
+from clamscannerd.worker.notice import notice_pieces
+
+_OPEN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_PIECE_BYTES: Final = 4 << 20
+TRIES: Final = 5  # of a mailbox that gets another inode each time: then somebody is at work in it
+_SECTOR_BYTES: Final = 512  # what a disk writes whole: a torn write is told apart piece by piece
+
+
+class MailboxError(Exception):
+    """This mailbox cannot be worked on; a sentence's second half."""
+
+
+class Replaced(Exception):
+    """Another file has the mailbox's name now: open it again."""
+
+
+class Hit(Frozen, frozen=True, kw_only=True):
+    """An infected message where it stands."""
+
+    start: int
+    end: int
+    before: bytes
+    signature: str
+
+
+class Look(Frozen, frozen=True, kw_only=True):
+    """What one pass over the mailbox saw: `bounds` are the ends of pieces that tile it from its first byte, `rest` is
+    the hash of all pieces but those that begin at `without`."""
+
+    bounds: "array[int]"
+    hits: tuple[Hit, ...]
+    without: frozenset[int]
+    rest: bytes
+
+
+class Mailbox:
+    """Open from `with` on. `pause(seconds)` waits, and raises when there is no reason to go on."""
+
+    def __init__(self, kernel: Kernel, home_fd: int, path: bytes, token: bytes, pause: Callable[[float], None]) -> None:
+        self._kernel = kernel
+        self._home_fd = home_fd
+        self._path = path
+        self._token = token
+        self._pause = pause
+        self._wait_left_s = WAIT_S
+        self._locks: Locks | None = None
+        self._dir_fd = -1
+        self._leaf = b""
+        self.fd = -1
+        self.waited_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._dir_fd, self._leaf = self._kernel.open_parent(self._home_fd, self._path)
+        try:
+            self.reopen()
+        except BaseException:
+            os.close(self._dir_fd)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+        os.close(self._dir_fd)
+
+    def reopen(self) -> None:
+        """What has the name now. MailboxError, OSError."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        try:
+            try:
+                self.fd = os.open(self._leaf, _OPEN | os.O_NOATIME, dir_fd=self._dir_fd)
+            except PermissionError:  # not the owner
+                self.fd = os.open(self._leaf, _OPEN, dir_fd=self._dir_fd)
+            status = os.fstat(self.fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_dev != os.fstat(self._dir_fd).st_dev:
+                raise MailboxError("it is no regular file")
+            if status.st_nlink != 1:
+                raise MailboxError("it has a second name (hard link)")
+            if not is_mailbox(self.fd):
+                raise MailboxError("it is no mailbox (mbox)")
+        except BaseException:
+            if self.fd >= 0:
+                os.close(self.fd)
+                self.fd = -1
+            raise
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Under all three locks, and still the file that has the name. Locked, Replaced, MailboxError, OSError."""
+        locks = Locks(self._dir_fd, self._leaf, self._token, self._pause, filesystem_type(self.fd))
+        began = time.monotonic()
+        try:
+            locks.acquire(self.fd, self._wait_left_s)
+        finally:
+            self.waited_s += time.monotonic() - began
+            self._wait_left_s = max(0.0, WAIT_S - self.waited_s)
+        self._locks = locks
+        try:
+            ours = os.fstat(self.fd)
+            try:
+                name = os.stat(self._leaf, dir_fd=self._dir_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                raise Replaced from None
+            if (name.st_dev, name.st_ino) != (ours.st_dev, ours.st_ino):
+                raise Replaced
+            if ours.st_nlink != 1:
+                raise MailboxError("it has a second name (hard link)")
+            yield
+        finally:
+            self._locks = None
+            locks.release()
+
+    def _still_here(self) -> None:
+        if self._locks is not None:
+            self._locks.keep()
+
+    def look(self, infected: Mapping[bytes, str]) -> Look:
+        """One pass: which messages are infected (SHA-256 -> signature), and the hash of all the rest."""
+        size = os.fstat(self.fd).st_size
+        bounds, hits, rest = array("Q"), list[Hit](), hashlib.sha256()
+        for message in messages_of(self.fd, size):
+            self._still_here()
+            if message is None:
+                continue
+            if not bounds:
+                bounds.append(message.start)
+                rest.update(sha256_of_range(self.fd, 0, message.start))
+            bounds.append(message.end)
+            sha256 = sha256_of_range(self.fd, message.start, message.end)
+            signature = infected.get(sha256)
+            if signature is None or len(hits) == MAX_MESSAGES:
+                rest.update(sha256)
+            else:
+                hits.append(Hit(start=message.start, end=message.end, before=sha256, signature=signature))
+        without = frozenset(hit.start for hit in hits)
+        return Look(bounds=bounds, hits=tuple(hits), without=without, rest=rest.digest())
+
+    def look_at(self, ranges: Sequence[tuple[int, int]]) -> Look:
+        """The hash of all that is outside of these ranges (in order, without overlap); no hits."""
+        bounds = array("Q")
+        for start, end in ranges:
+            bounds.extend((start, end))
+        bounds.append(max(os.fstat(self.fd).st_size, bounds[-1] if bounds else 0))
+        look = Look(bounds=bounds, hits=(), without=frozenset(start for start, _ in ranges), rest=b"")
+        return msgspec.structs.replace(look, rest=self.rest_of(look))
+
+    def rest_of(self, look: Look) -> bytes:
+        """`rest` again, as the bytes are now."""
+        rest, start = hashlib.sha256(), 0
+        for end in look.bounds:
+            self._still_here()
+            if start not in look.without or start == end:
+                rest.update(sha256_of_range(self.fd, start, end))
+            start = end
+        return rest.digest()
+
+    def notice_for(self, hit: Hit, item: int, kept_at: float, source: tuple[int, int] | None = None) -> Iterator[bytes]:
+        """What is to stand in place of the message, in pieces. `source`: a file that holds the message, and where, if
+        it is torn here."""
+        fd, start = source or (self.fd, hit.start)
+        length = hit.end - hit.start
+        return notice_pieces(
+            header_of(fd, start, start + length),
+            length,
+            tail=os.pread(fd, min(4, length), start + length - min(4, length)),
+            signature=hit.signature,
+            item_id=item,
+            when=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(kept_at)),
+        )
+
+    def overwrite(self, contents: Iterable[tuple[int, Iterable[bytes]]]) -> None:
+        """In place, on disk when this returns; times as they were. `contents`: (offset, pieces) within the file."""
+        before = os.fstat(self.fd)
+        for offset, pieces in contents:
+            self._still_here()
+            for piece in pieces:
+                write_at(self.fd, piece, offset)
+                offset += len(piece)
+        os.fsync(self.fd)
+        self._keep_times(before)
+
+    def _keep_times(self, before: os.stat_result) -> None:
+        if os.fstat(self.fd).st_size != before.st_size:
+            return
+        with contextlib.suppress(PermissionError):  # not the owner
+            os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+            if os.fstat(self.fd).st_size != before.st_size:  # mail came between the two looks
+                os.utime(self.fd)
+
+    def append(self, content_fd: int, length: int, *, again: bool) -> None:
+        """As a deliverer would, after a blank line; once: `again` looks for what an earlier try has written."""
+        size = os.fstat(self.fd).st_size
+        done = self._written_before(content_fd, length) if again else 0
+        if done == length:
+            return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        out = os.open(self._leaf, flags, dir_fd=self._dir_fd)
+        try:
+            if not os.path.sameopenfile(out, self.fd):
+                raise Replaced
+            self._append_to(out, content_fd, done, length, b"" if done else self._separator(size))
+        finally:
+            os.close(out)
+
+    def _separator(self, size: int) -> bytes:
+        """What has to stand between the last byte and a `From ` line."""
+        tail = os.pread(self.fd, 4, max(0, size - 4))
+        line_end = b"\r\n" if b"\r\n" in tail else b"\n"
+        if not size or tail.endswith((b"\n\n", b"\n\r\n")):
+            return b""
+        return line_end if tail.endswith(b"\n") else line_end * 2
+
+    def _append_to(self, out: int, content_fd: int, done: int, length: int, lead: bytes) -> None:
+        """With O_APPEND, so that somebody who appends without a lock is not overwritten."""
+        size, written = os.fstat(self.fd).st_size, 0
+        try:
+            while lead or done < length:
+                data = lead + os.pread(content_fd, min(_PIECE_BYTES, length - done), done)
+                done += len(data) - len(lead)
+                lead = b""
+                view = memoryview(data)
+                while view:
+                    count = os.write(out, view)
+                    written, view = written + count, view[count:]
+            os.fsync(out)
+        except OSError:
+            if os.fstat(self.fd).st_size == size + written:  # nobody appended after us
+                os.ftruncate(self.fd, size)
+            raise
+
+    def _written_before(self, content_fd: int, length: int) -> int:
+        """Bytes of the content that an earlier try appended: all, a torn beginning at the end of the file, or 0."""
+        size = os.fstat(self.fd).st_size
+        whole = sha256_of_range(content_fd, 0, length)
+        for message in messages_of(self.fd, size):
+            self._still_here()
+            if message is None:
+                continue
+            here = message.end - message.start
+            # A line end after it may have been added by whoever delivered next.
+            if (
+                length <= here <= length + 2
+                and sha256_of_range(self.fd, message.start, message.start + length) == whole
+            ):
+                return length
+            torn = message.end == size and here < length
+            if torn and sha256_of_range(self.fd, message.start, size) == sha256_of_range(content_fd, 0, here):
+                return here
+        return 0
+
+
+class Kept(Frozen, frozen=True, kw_only=True):
+    """A message that the vault keeps: where it stood, its hash, the notice's, and what the notice is made of."""
+
+    start: int
+    end: int
+    before: bytes
+    after: bytes
+    item: int
+    signature: str
+    kept_at: float
+    part: int = 0
+
+    @property
+    def hit(self) -> Hit:
+        return Hit(start=self.start, end=self.end, before=self.before, signature=self.signature)
+
+
+def put_back(box: Mailbox, kept: Kept, content_fd: int, *, again: bool) -> str:
+    """Give a mailbox its message back, from a file that holds it; a sentence about how. `box` is open, without locks.
+
+    In its place if the notice still stands there; else appended, once however often it is tried (`again`). Raises
+    MailboxError, Locked, OSError; then nothing was written, or (a torn write) trying again sets it right.
+    """
+    length = kept.end - kept.start
+    if sha256_of_range(content_fd, 0, length) != kept.before:
+        raise MailboxError("its content is not what was kept")
+    for _ in range(TRIES):
+        try:
+            with box.locked():
+                return _put_back(box, kept, content_fd, again=again)
+        except Replaced:
+            box.reopen()
+    raise MailboxError("it is replaced again and again")
+
+
+def _put_back(box: Mailbox, kept: Kept, content_fd: int, *, again: bool) -> str:
+    stands = sha256_of_range(box.fd, kept.start, kept.end)
+    if stands == kept.before:
+        return "the message stands in its place"
+    if stands == kept.after or (again and _is_torn(box, kept, content_fd)):
+        rest = box.look_at([(kept.start, kept.end)])
+        box.overwrite([(kept.start, _pieces(content_fd, kept.end - kept.start))])
+        if sha256_of_range(box.fd, kept.start, kept.end) != kept.before:
+            raise MailboxError("the message was overwritten by others meanwhile")
+        if box.rest_of(rest) != rest.rest:
+            return "the message was put back in its place; other bytes of the mailbox changed meanwhile"
+        return "the message was put back in its place"
+    box.append(content_fd, kept.end - kept.start, again=again)
+    return "the message was appended: no notice stands in its place any more"
+
+
+def _is_torn(box: Mailbox, kept: Kept, content_fd: int) -> bool:
+    after = box.notice_for(kept.hit, kept.item, kept.kept_at, (content_fd, 0))
+    return is_mixture(box.fd, kept.start, content_fd, after)
+
+
+def _pieces(fd: int, length: int) -> Iterator[bytes]:
+    for offset in range(0, length, _PIECE_BYTES):
+        yield os.pread(fd, min(_PIECE_BYTES, length - offset), offset)
+
+
+def write_at(fd: int, content: bytes, offset: int) -> None:
+    """All of it, in place."""
+    view = memoryview(content)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
+
+
+def is_mixture(fd: int, start: int, original_fd: int, after: Iterable[bytes]) -> bool:
+    """Whether each byte from `start` is that of the original or of `after`: a write that a crash tore."""
+    offset = 0
+    for piece in after:
+        for at in range(0, len(piece), _SECTOR_BYTES):
+            new = piece[at : at + _SECTOR_BYTES]
+            old = os.pread(original_fd, len(new), offset)
+            now = os.pread(fd, len(new), start + offset)
+            offset += len(new)
+            if now in (new, old):
+                continue
+            if not len(now) == len(new) == len(old):
+                return False
+            if any(byte not in either for byte, *either in zip(now, new, old, strict=True)):
+                return False
+    return True
