@@ -103,10 +103,8 @@ def _act(channel: Channel, kernel: beneath.Kernel, home_fd: int, job: ActJob) ->
         return _rescan(channel, job, fd, path)
 
     actor = Actor(channel, kernel, home_fd, rescan)
-    survey = Survey(
-        lambda: _session(channel, "a mailbox changed since the scan")[0], _SURVEY_WINDOW, job.file_deadline_s
-    )
-    engine = Engine(rescan, survey, job.max_file_size)
+    session = functools.partial(_session_fd, channel)
+    engine = Engine(rescan, Survey(session, _SURVEY_WINDOW, job.file_deadline_s), job.max_file_size)
     log = UserLog(home_fd)
     while True:
         command, _ = channel.receive()
@@ -144,14 +142,12 @@ def _rescan(channel: Channel, job: ActJob | RestoreJob, fd: int, path: bytes) ->
     """A session for this one file: one kept over a long task would run into clamd's idle time-out."""
     if os.fstat(fd).st_size > job.max_file_size:
         return Verdict.NOT_SCANNED, "it is over the engine's size limit now"
-    channel.send(NeedSession(reason="a file is to be scanned again"))
-    command, fds = channel.receive()
-    if isinstance(command, NoSession):
-        return Verdict.NOT_SCANNED, command.reason
-    if not isinstance(command, Sessions) or not fds:
-        raise EngineLost("cannot scan again: no session came")
+    try:
+        session, command = _session(channel, "a file is to be scanned again")
+    except EngineLost as error:
+        return Verdict.NOT_SCANNED, str(error)
     feed = Feed(_RESCAN_LIMIT_S, lambda flight, _: flight.close())
-    feed.adopt(fds[0])
+    feed.adopt(session)
     try:
         verdict, reason, signature = scan.rescan(feed, fd, path, job.file_deadline_s)
     finally:
