@@ -62,8 +62,8 @@ async def act_on_group(
 ) -> list[GroupEnd]:
     """The steps that were begun, in their order; the caller commits the ends. Raises WorkerFailed.
 
-    A kept content is dropped only when the worker said which steps ended, and this one did not: then its file is where
-    it was. In any other case the step is `doing` and its item kept, and recovery finds both.
+    A content that was kept stays kept, also of a step that did not end: that step is `doing`, and is done alone like one
+    after a crash, which knows what is stored.
     """
     items = await vault.begin_group(account, steps, captures, time.time())
     if not items:
@@ -84,8 +84,6 @@ async def act_on_group(
             kept = {}
         await link.send(GroupStored(seqs=tuple(kept)))
         ends = _ends(await receive(link), kept)
-        for seq in kept.keys() - ends.keys():
-            await vault.remove(kept[seq].item_id)
         return [GroupEnd(item.step, ends.get(item.step.seq), item) for item in items]
     finally:
         await vault.drop_group(list(unkept.values()))
