@@ -86,7 +86,7 @@ def cleanse(channel: Channel, kernel: Kernel, home_fd: int, engine: Engine, step
     """One step, from the intent to the proof."""
     work = _Cleansing(channel, engine, step)
     work.take_knowledge()
-    box = Mailbox(kernel, home_fd, step.path, step.token, _pause_on(channel))
+    box = Mailbox(kernel, home_fd, step.path, step.token, pause_on(channel), known=bool(work.done))
     try:
         end = work.run(box)
     except _End as decided:
@@ -105,7 +105,7 @@ def cleanse(channel: Channel, kernel: Kernel, home_fd: int, engine: Engine, step
     channel.send(Cleansed(seq=step.seq, outcome=outcome, message=message[:MAX_TEXT], gone=end.gone))
 
 
-def _pause_on(channel: Channel) -> Callable[[float], None]:
+def pause_on(channel: Channel) -> Callable[[float], None]:
     """Waits, unless the daemon goes: a worker does not outlive its job, and least of all for a lock."""
 
     def pause(seconds: float) -> None:

@@ -22,7 +22,7 @@ import msgspec
 
 from clamscannerd.model import Frozen
 from clamscannerd.worker.beneath import Kernel, filesystem_type
-from clamscannerd.worker.mailfile import header_of, is_mailbox, messages_of, sha256_of_range
+from clamscannerd.worker.mailfile import begins_with_message, header_of, is_mailbox, messages_of, sha256_of_range
 from clamscannerd.worker.maillocks import WAIT_S, Locks
 from clamscannerd.worker.mailwire import MAX_MESSAGES
 from clamscannerd.worker.notice import notice_pieces
@@ -61,14 +61,27 @@ class Look(Frozen, frozen=True, kw_only=True):
 
 
 class Mailbox:
-    """Open from `with` on. `pause(seconds)` waits, and raises when there is no reason to go on."""
+    """Open from `with` on. `pause(seconds)` waits, and raises when there is no reason to go on.
 
-    def __init__(self, kernel: Kernel, home_fd: int, path: bytes, token: bytes, pause: Callable[[float], None]) -> None:
+    `known`: it is known to have been a mailbox, so a `From ` line at its beginning will do.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        home_fd: int,
+        path: bytes,
+        token: bytes,
+        pause: Callable[[float], None],
+        *,
+        known: bool,
+    ) -> None:
         self._kernel = kernel
         self._home_fd = home_fd
         self._path = path
         self._token = token
         self._pause = pause
+        self._looks_right = begins_with_message if known else is_mailbox
         self._wait_left_s = WAIT_S
         self._locks: Locks | None = None
         self._dir_fd = -1
@@ -104,7 +117,7 @@ class Mailbox:
                 raise MailboxError("it is no regular file")
             if status.st_nlink != 1:
                 raise MailboxError("it has a second name (hard link)")
-            if not is_mailbox(self.fd):
+            if not self._looks_right(self.fd):
                 raise MailboxError("it is no mailbox (mbox)")
         except BaseException:
             if self.fd >= 0:

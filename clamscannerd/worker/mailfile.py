@@ -26,6 +26,13 @@ def is_mailbox(fd: int) -> bool:
     return looks_like_mbox(os.pread(fd, SNIFF_BYTES, 0))
 
 
+def begins_with_message(fd: int) -> bool:
+    """Less than is_mailbox asks for: a `From ` line, or nothing at all. For what is known to have been a mailbox: the
+    notice that its first message became may have had no room for a header."""
+    beginning = os.pread(fd, SNIFF_BYTES, 0).lstrip(b"\r\n")
+    return not beginning or beginning.startswith(b"From ")
+
+
 def messages_of(fd: int, size: int) -> Iterator[Message | None]:
     """The messages of the first `size` bytes, each when its end is known; None after a block that ended none."""
     splitter = Splitter()

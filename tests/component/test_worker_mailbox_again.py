@@ -81,7 +81,7 @@ class Cleansed:
         home_fd = open_home(os.fsencode(self.home), os.getuid())
         try:
             os.write(content, self.contents[self.journal[number].item])
-            with Mailbox(Kernel(), home_fd, b"mbox", TOKEN, lambda _: None) as box:
+            with Mailbox(Kernel(), home_fd, b"mbox", TOKEN, lambda _: None, known=True) as box:
                 return put_back(box, self.kept(number), content, again=again)
         finally:
             os.close(home_fd)
