@@ -14,7 +14,8 @@ The order of a step, and what a crash after each point leaves:
     proof (Cleansed) the daemon commits the end of the step
 
 A range that is neither before, after nor a mixture was rewritten by others: nothing is written there, the message stays
-in the vault and the step ends in `error`. Mail that comes after the look is left alone: it was not asked about.
+in the vault and the step ends in `error`. Mail that comes after the first look was not asked about: what of it is
+infected goes if a further round meets it, and the next scan finds the rest.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from clamscannerd.errors import EngineLost, RemoteProtocolError
-from clamscannerd.model import Outcome, Verdict
+from clamscannerd.model import Outcome, Reason, Verdict
 from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel, DaemonGone
 from clamscannerd.worker.hashing import is_same_file
@@ -127,6 +128,7 @@ class _Cleansing:
         self._known: dict[bytes, str] = {}
         self._complete = False
         self._notes: list[str] = []
+        self._until = 0  # what lies behind is mail that came since the locks were taken first
         self.done: list[Kept] = []
 
     def take_knowledge(self) -> None:
@@ -176,7 +178,7 @@ class _Cleansing:
                 raise _error("it is detected as a whole, and no single message of it is")
             return self._known
         if status.st_size <= self._engine.max_file_size:
-            verdict, text = self._engine.rescan(box.fd, self._step.path)
+            verdict, text = self._rescan(box)
             if verdict is Verdict.CLEAN:
                 raise _End(Outcome.NO_ACTION, "it changed since the scan and is clean now: left as it is", gone=True)
             if verdict is Verdict.NOT_SCANNED:
@@ -184,6 +186,15 @@ class _Cleansing:
         size, sha256 = self._step.identity.size, self._step.identity.sha256
         unchanged = self._complete and size <= status.st_size and sha256_of_range(box.fd, 0, size) == sha256
         return self._survey(box, size if unchanged else 0)
+
+    def _rescan(self, box: Mailbox) -> tuple[Verdict, str]:
+        """The whole. Mail that comes during it makes no verdict: then once more."""
+        verdict, text = self._engine.rescan(box.fd, self._step.path)
+        for _ in range(TRIES):
+            if verdict is not Verdict.NOT_SCANNED or text != Reason.CHANGED:
+                break
+            verdict, text = self._engine.rescan(box.fd, self._step.path)
+        return verdict, text
 
     def _survey(self, box: Mailbox, known_until: int) -> Mapping[bytes, str]:
         """Have the engine look at each message that ends after `known_until` and is not known to be infected."""
@@ -223,6 +234,7 @@ class _Cleansing:
 
     def _replace_in(self, box: Mailbox, infected: Mapping[bytes, str]) -> None:
         look = box.look(infected)
+        self._until = self._until or max(look.bounds, default=0)
         if not look.hits:
             raise _error("none of its messages is one that was found infected")
         kept = [self._keep(box, len(self.done) + number, hit) for number, hit in enumerate(look.hits, start=1)]
@@ -300,6 +312,7 @@ class _Cleansing:
         try:
             ranges = sorted(self.done, key=lambda one: one.start)
             look = box.look_at([(one.start, one.end) for one in ranges])
+            self._until = max(look.bounds)
             left = [one for one in ranges if sha256_of_range(box.fd, one.start, one.end) != one.after]
             todo = [one for one in left if self._is_before_or_torn(box, one, originals)]
             self._overwrite(box, look, todo, originals)
@@ -338,16 +351,24 @@ class _Cleansing:
                 return
             replaced = len(self.done)
             try:
-                self._replace(box, self._survey(box, 0))
+                infected = self._survey(box, 0)
+                if any(one.after in infected for one in self.done):
+                    raise _error(
+                        "what is detected is in what a notice keeps of its message: `From ` line and addresses"
+                    )
+                self._replace(box, infected)
             except _End as end:
                 if len(self.done) > replaced:
                     raise
                 raise _error(f"it is still detected as a whole ({text}): {str(end)[:300]}") from None
+            if all(one.start >= self._until for one in self.done[replaced:]):
+                self._note("infected mail came meanwhile, and more may have: scan it again")
+                return
         raise _error(f"it is still detected after {_ROUNDS} rounds")
 
     def _check(self, box: Mailbox) -> tuple[Verdict, str]:
         if os.fstat(box.fd).st_size <= min(WHOLE_BYTES, self._engine.max_file_size):
-            return self._engine.rescan(box.fd, self._step.path)
+            return self._rescan(box)
         notices = iter([_as_message(one) for one in self.done])
         parts = BoxScan(self._step.path, os.dup(box.fd), self._engine.max_file_size, messages=notices)
         try:

@@ -75,6 +75,7 @@ class Bench:
         keeper = Keeper(self.worker, self.clamd)
         end = keeper.cleanse(self.path, self.home, messages)
         assert self.path.stat().st_size == len(data)
+        assert len({one.start for one in keeper.journal}) == len(keeper.journal), "a notice was replaced"
         now = bytearray(self.path.read_bytes())
         for one in keeper.journal:
             now[one.start : one.end] = keeper.contents[one.item]
