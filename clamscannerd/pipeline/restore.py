@@ -18,7 +18,7 @@ from clamscannerd.rpc.names import to_wire
 from clamscannerd.state.store import FileMeta
 from clamscannerd.state.vault_out import ItemLost
 from clamscannerd.worker.messages import NeedSession, NoSession
-from clamscannerd.worker.restorewire import Restore, Restored, RestoreJob
+from clamscannerd.worker.restorewire import MessagePlace, Restore, Restored, RestoreJob
 
 log = logging.getLogger(__name__)
 
@@ -130,4 +130,19 @@ def _command(step: RestoreStep, item: Item, meta: FileMeta, *, again: bool) -> R
         gid=meta.group,
         mtime_ns=meta.mtime_ns,
         xattrs=meta.xattrs,
+        message=None if step.make_dirs else _place(item),
+    )
+
+
+def _place(item: Item) -> MessagePlace | None:
+    """Of a message: where it goes back to. Asked for in another directory (`to`), it becomes a file of its own."""
+    if not item.part:
+        return None
+    return MessagePlace(
+        start=item.start,
+        end=item.end,
+        notice=item.notice,
+        item=item.id,
+        signature=item.signature,
+        kept_at=item.kept_at,
     )

@@ -31,6 +31,8 @@ from clamscannerd.worker import xattrs
 from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel
 from clamscannerd.worker.hashing import sha256_of
+from clamscannerd.worker.mailbox import MailboxError
+from clamscannerd.worker.mailrestore import restore_message
 from clamscannerd.worker.restorewire import Restore, Restored
 
 Rescan = Callable[[int, bytes], tuple[Verdict, str]]
@@ -66,7 +68,7 @@ class Restorer:
     def restore(self, step: Restore, fd: int) -> None:
         """One step, from the intent to the proof. Closes `fd`, the content. OSErrors become an `error` of this step."""
         try:
-            message, signature = self._place(step, fd)
+            message, signature = self._place(step, fd) if step.message is None else self._put_back(step, fd)
             outcome = RestoreOutcome.RESTORED
         except _End as end:
             outcome, message, signature = end.outcome, str(end), end.signature
@@ -101,6 +103,17 @@ class Restorer:
         finally:
             os.close(dir_fd)
         return "; ".join(notes), signature
+
+    def _put_back(self, step: Restore, fd: int) -> tuple[str, str]:
+        """A message, into its mailbox."""
+        if os.fstat(fd).st_size != step.size or sha256_of(fd) != step.sha256:
+            raise _cannot("what came from the vault is not what was kept")
+        said, signature = self._ask_engine(step, fd)
+        try:
+            how = restore_message(self._channel, self._kernel, self._home_fd, step, fd)
+        except MailboxError as error:
+            raise _cannot(f"{error}; {ANOTHER}") from None
+        return "; ".join(filter(None, (said, how))), signature
 
     def _open_parent(self, step: Restore) -> tuple[int, bytes]:
         parent, _, leaf = step.path.rpartition(b"/")

@@ -6,6 +6,7 @@ worker  (NeedSession <- Sessions | NoSession)* Restored
 
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from clamscannerd.model import Count, Int64, RelPath, RestoreOutcome, Sha256, is_beneath
@@ -25,11 +26,23 @@ class RestoreJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fi
     file_deadline_s: float
 
 
+class MessagePlace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a message stood in its mailbox, the SHA-256 of the notice there, and what the notice is made of."""
+
+    start: Count
+    end: Count
+    notice: Sha256
+    item: int
+    signature: str
+    kept_at: float
+
+
 class Restore(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """One step; its content is the read-only fd beside this.
 
     `path`: where it is to stand. `make_dirs`: missing directories on the way are made. `capture`: the random name
     for a file that cannot be written without one. `again`: the step was begun before. `force`: also if it is detected.
+    `message`: it is put back into the mailbox at `path`, instead of becoming a file.
     """
 
     seq: int
@@ -44,6 +57,7 @@ class Restore(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_field
     gid: int
     mtime_ns: Int64
     xattrs: Xattrs
+    message: MessagePlace | None = None
 
     def __post_init__(self) -> None:
         if not is_beneath(self.path):
