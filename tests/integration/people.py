@@ -7,7 +7,8 @@ the account's own ids, as it would make them itself.
 import os
 import sqlite3
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fakes.accounts import Person
@@ -46,6 +47,19 @@ def clear(person: Person) -> None:
     place.mkdir(mode=0o700)
     os.chown(place, person.uid, person.gid)
     place.chmod(0o700)
+
+
+@contextmanager
+def no_engine(
+    *, config: str = "", sockets: str = '["/nonexistent/clamd.ctl"]', user: str | None = None
+) -> Iterator[RunningDaemon]:
+    """A daemon whose start waits for no engine: there is none, or it is the test's own."""
+    daemon = RunningDaemon(config=config, sockets=sockets, user=user)
+    try:
+        daemon.start(engine=False)
+        yield daemon
+    finally:
+        daemon.close()
 
 
 def rows(daemon: RunningDaemon, sql: str, *values: object) -> list[tuple[object, ...]]:

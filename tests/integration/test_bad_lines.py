@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 
 from tests.fakes.running import PeerClient, RunningDaemon, wait_for
+from tests.integration.people import no_engine
 
 LIMIT = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[RunningDaemon]:
-    running = RunningDaemon(sockets='["/nonexistent/clamd.ctl"]', config="[server]\nidle_timeout_s = 30\n")
-    running.start(engine=False)
-    yield running
-    running.close()
+    with no_engine(config="[server]\nidle_timeout_s = 30\n") as running:
+        yield running
 
 
 @pytest.fixture

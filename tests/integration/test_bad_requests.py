@@ -37,7 +37,9 @@ def bad(client: PeerClient, alice: Person) -> Path:
     return path
 
 
-@pytest.mark.parametrize("scan_type", ["everything", "", "HOME", "home ", ".", "..", "/etc", "home\0", "\\x", "é" * 9999])
+@pytest.mark.parametrize(
+    "scan_type", ["everything", "", "HOME", "home ", ".", "..", "/etc", "home\0", "\\x", "é" * 9999]
+)
 def test_an_unknown_scan_type_is_refused(client: PeerClient, scan_type: str) -> None:
     result = client.uapi("start_scan", {"scan_type": scan_type})
     assert result["status"] == 0
