@@ -36,6 +36,9 @@ from clamscannerd.worker.messages import (
 )
 from clamscannerd.worker.userlog import UserLog
 
+PRELOAD: Final = ("encodings.unicode_escape",)
+"""For drop.py: what Python would import when it is first used, which the seal forbids. clamproto prints with it."""
+
 _RESCAN_LIMIT_S: Final = 3600.0  # far above any file deadline: the daemon's own limits come first
 
 
