@@ -50,16 +50,19 @@ def clear(person: Person) -> None:
 
 
 @contextmanager
-def no_engine(
-    *, config: str = "", sockets: str = '["/nonexistent/clamd.ctl"]', user: str | None = None
-) -> Iterator[RunningDaemon]:
-    """A daemon whose start waits for no engine: there is none, or it is the test's own."""
-    daemon = RunningDaemon(config=config, sockets=sockets, user=user)
+def no_engine(*, config: str = "", user: str | None = None) -> Iterator[RunningDaemon]:
+    """A daemon whose start waits for no engine: it looks for one at `engine_socket`, where the test may start one."""
+    daemon = RunningDaemon(user=user)
     try:
+        daemon.write_config(config, f'["{engine_socket(daemon)}"]')
         daemon.start(engine=False)
         yield daemon
     finally:
         daemon.close()
+
+
+def engine_socket(daemon: RunningDaemon) -> str:
+    return f"{daemon.directory}/clamd.ctl"
 
 
 def rows(daemon: RunningDaemon, sql: str, *values: object) -> list[tuple[object, ...]]:

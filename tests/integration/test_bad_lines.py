@@ -1,4 +1,4 @@
-"""Bad lines on the real socket: a clear error, the connection and everybody else go on. Needs no account and no root."""
+"""Bad lines on the real socket: a clear error; the connection and everybody else go on. Needs no account, no root."""
 
 import json
 import os
