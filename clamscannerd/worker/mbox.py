@@ -243,11 +243,10 @@ class Splitter:
         records = self._records
         while records:
             head = records[0]
-            if head.end is None and head.target is not None:
-                if size is None and head.target > passed and len(records) <= MAX_CANDIDATES:
-                    break
-                self._forget(head)
             end = head.end
+            hopeful = end is None and head.target is not None and head.target > passed
+            if hopeful and size is None and len(records) <= MAX_CANDIDATES:
+                break
             if end is None:
                 end = next((record.start for record in islice(records, 1, None) if record.blank), size)
             if end is None:
