@@ -145,7 +145,7 @@ def test_a_disinfection_that_is_stopped_goes_on_at_the_next_start(daemon: Runnin
     check_all_done_once(daemon, alice, files)
 
 
-# Fails when the worker does not get the lock that the daemon holds (spawn.py): the new daemon acts beside the old worker.
+# Fails when the worker does not get the lock that the daemon holds (spawn.py): the new daemon acts beside the old one.
 def test_a_worker_that_outlives_its_daemon_holds_up_its_own_account_and_no_other(
     daemon: RunningDaemon, alice: Person, bob: Person
 ) -> None:
