@@ -159,6 +159,13 @@ def test_every_size_of_header_and_body_is_filled_to_the_byte(size: int, *, count
         assert email.message_from_bytes(made[len(FROM_LINE) :].lstrip(b"\r\n")).get_content_type() == "text/plain"
 
 
+@pytest.mark.parametrize("header", [b"A: b\n", b"Content-Length: 5\n"])
+def test_a_last_line_without_an_end_stays_without(header: bytes) -> None:
+    for size in range(1, 600):
+        (message,) = split(FROM + header + b"\n" + b"x" * size)
+        assert notice_for(FROM + header + b"\n" + b"x" * size, message).endswith(b" ")
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -182,6 +189,7 @@ def test_the_shortest_messages_have_a_notice_too(data: bytes) -> None:
     made = notice_for(data, message)
     assert len(made) == len(data)
     assert made[: len(FROM)] == data[: len(FROM)]
+    assert made.endswith(b"\n") == data.endswith(b"\n")
     assert b"Subject: x" not in made
     assert b"Content-Length" not in made
     assert [(m.start, m.end) for m in split(made)] == [(0, len(data))]
