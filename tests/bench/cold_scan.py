@@ -55,7 +55,7 @@ def clamscannerd(clamd: RealClamd, directory: Path, person: Person, files: int) 
     """One run of our side, from start_scan until its end is logged."""
     conf = f'[engine]\nclamd_conf = "{clamd.conf_path}"\ncheck_interval_s = {Engine().check_interval_s}\n'
     with RunningDaemon(directory / "daemon", config=conf, sockets=f'["{clamd.socket_path}"]') as daemon:
-        (monitor,) = common.children(daemon.pid)
+        monitor = common.monitor_of(daemon.pid)
         with daemon.client(person.uid) as client:
             ours = (daemon.pid, monitor)
             before, engine_before, start = _all_s(ours), common.cpu_s(clamd.pid), time.monotonic()
@@ -68,7 +68,9 @@ def clamscannerd(clamd: RealClamd, directory: Path, person: Person, files: int) 
         client_s, engine = _all_s(ours) - before, common.cpu_s(clamd.pid) - engine_before
         worker = common.cpu_s(monitor, reaped=True)
     _check(status, files)
-    say(f"  clamscannerd wall {wall:6.2f} s  CPU clamd {engine:6.2f} s  client {client_s:5.2f} s (workers {worker:.2f})")
+    say(
+        f"  clamscannerd wall {wall:6.2f} s  CPU clamd {engine:6.2f} s  client {client_s:5.2f} s (workers {worker:.2f})"
+    )
     return Pair(cpu_s=engine + client_s, wall_s=wall)
 
 
@@ -100,7 +102,7 @@ def _check(status: dict[str, object], files: int) -> None:
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     have_service_users()
-    with tempfile.TemporaryDirectory(prefix="csd-bench-", dir="/var/tmp") as place, throw_away("bench") as person:
+    with tempfile.TemporaryDirectory(prefix="csd-bench-", dir="/var/tmp") as place, throw_away("bench_cold") as person:
         directory = Path(place)
         files, size = trees.mixed(person, arguments.files, _MAX_BYTES * arguments.files // 50_000)
         ours: list[Pair] = []
