@@ -7,6 +7,7 @@ An unknown key or a wrong value is a ConfigError that names file, key and what w
 Values with units are written as text ("90d", "1G", "5%") and are held as numbers: seconds, bytes, a share of 1.
 """
 
+import math
 import os
 import re
 import tomllib
@@ -16,11 +17,27 @@ from pathlib import Path
 import msgspec
 
 from clamscannerd.errors import ConfigError
+from clamscannerd.model import PATH_MAX_BYTES
 
 SYSTEM_FILE = Path("/etc/clamscannerd/clamscannerd.toml")
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+_LONGEST_S = 36_500 * 86_400
+"""A hundred years: beyond some thousands there is no date any more."""
+
+_WAITS = frozenset(
+    {"server.line_timeout_s", "server.idle_timeout_s", "server.write_timeout_s", "accounts.lookup_timeout_s"}
+    | {"engine.first_ping_timeout_s", "engine.ping_timeout_s", "engine.check_interval_s"}
+    | {"scans.file_deadline_s", "scans.silence_s", "scans.deadline_s", "tasks.step_timeout_s"}
+)
+"""Where 0 would refuse everything, or make a loop without a pause. Elsewhere it is a wish like any other."""
+
+_PLACES = frozenset(
+    {"server.socket", "state.directory", "engine.clamd_conf", "engine.clamd", "engine.database", "engine.temporary"}
+)
 
 
 class Duration(float):
@@ -213,8 +230,16 @@ def _explain(error: msgspec.ValidationError, origin: Mapping[str, Path], main: P
     place = where.strip("`") or "$"
     if unknown := re.fullmatch(r"Object contains unknown field `(.+)`", what):
         place, what = f"{place}.{unknown[1]}", "unknown key"
+    elif missing := re.fullmatch(r"Object missing required field `(.+)`", what):
+        place = next((key for key in _scan_types(origin) if f"{key}.{missing[1]}" not in origin), place)
     place = _spelled(place, origin)
     return _wrong(place, what[:1].lower() + what[1:], origin, main)
+
+
+def _scan_types(origin: Mapping[str, Path]) -> list[str]:
+    """Of those that the files add: the only tables with keys that have no default."""
+    known = {f"$.scan_types.{name}" for name in SCAN_TYPES}
+    return [key for key in origin if re.fullmatch(r"\$\.scan_types\.[^.]+", key) and key not in known]
 
 
 def _spelled(place: str, origin: Mapping[str, Path]) -> str:
@@ -246,7 +271,14 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
         table = getattr(config, section)
         for key, value in msgspec.structs.asdict(table).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
-                need(value >= 0, f"{section}.{key}", "a number that is not negative")
+                need(0 <= value < math.inf, f"{section}.{key}", "a number that is finite and not negative")
+            if isinstance(value, Duration):
+                need(value <= _LONGEST_S, f"{section}.{key}", "at most 36500d")
+            if f"{section}.{key}" in _WAITS:
+                need(value > 0, f"{section}.{key}", "more than 0: nothing can be done in no time")
+            if f"{section}.{key}" in _PLACES:
+                fits = value == "" or (value.startswith("/") and "\0" not in value)
+                need(fits, f"{section}.{key}", f"an absolute path without NUL, got {value!r}")
     for key in ("max_connections", "max_connections_per_uid", "max_calls_per_uid", "max_batch", "max_depth"):
         need(getattr(config.server, key) >= 1, f"server.{key}", "at least 1")
     need(config.server.max_message_bytes >= 4096, "server.max_message_bytes", "at least 4096")
@@ -275,6 +307,7 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
             parts = path.split("/")
             fits = path == "." or (path != "" and not {"", ".", ".."} & set(parts) and "\0" not in path)
             need(fits, f"scan_types.{name}.paths", f'a path beneath the home, without "." and "..", got {path!r}')
+            need(len(os.fsencode(path)) <= PATH_MAX_BYTES, f"scan_types.{name}.paths", "a path of at most 4,095 bytes")
 
 
 def _fill(config: Config, *, system: bool) -> Config:

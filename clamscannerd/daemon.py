@@ -21,7 +21,7 @@ import trio
 from clamscannerd import __version__, systemd
 from clamscannerd import config as configuration
 from clamscannerd.config import Config
-from clamscannerd.engine.sessions import Engines, EngineSettings, open_engines
+from clamscannerd.engine.sessions import STOP_S, Engines, EngineSettings, open_engines
 from clamscannerd.errors import ClamscannerdError, ConfigError, MonitorLost, StateError
 from clamscannerd.launch_engine import engine_places
 from clamscannerd.model import Account, TaskKind
@@ -72,7 +72,14 @@ class _PrivateEngine:
         await self._spawner.start_engine(kind)
 
     async def stop(self) -> None:
-        await self._spawner.stop_engine()
+        """One that hangs is killed within the time that sessions.py gives all of this."""
+        engine = self._spawner.engine
+        with trio.move_on_after(STOP_S / 2):
+            await self._spawner.stop_engine()
+            return
+        if engine is not None:
+            engine.kill_nowait()
+            await engine.wait()
 
     def address(self, kind: Literal["signatures", "builtin"]) -> str:
         return self._places.socket(kind)

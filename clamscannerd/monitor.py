@@ -245,7 +245,6 @@ def _renice(nice: int) -> None:
 
 def _be_engine(engine: orders.Engine, parent: int, *, system: bool) -> None:
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    os.dup2(2, 1)  # where clamd writes its log
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _renice(engine.nice)
     if system:

@@ -22,14 +22,14 @@ _REASONS: Mapping[str, str] = {
     "encrypted": "encrypted",
     "unreadable": "unreadable",
     "changed": "changed during the scan",
-    "vanished": "gone before they were read",
-    "not_regular": "not regular files",
+    "vanished": "gone before being read",
+    "not_regular": "not regular",
     "other_filesystem": "on another file system",
     "path_too_long": "with too long a path",
     "excluded": "excluded",
-    "no_signatures": "without signatures to check them against",
+    "no_signatures": "for want of signatures",
     "timed_out": "timed out",
-    "engine_error": "failed by the engine",
+    "engine_error": "engine errors",
 }
 
 # With one of these the engine did not do its work: "nothing found" would be more than is known.

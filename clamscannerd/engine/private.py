@@ -20,7 +20,8 @@ What is set and why (measured with 1.4.6):
 - SelfCheck 60: freshclam knows nothing of this engine, so it looks for itself; new signatures serve within a minute.
 - MaxQueue bounds connections as well as queued files: clamd stops accepting above it. At least 100, its default.
 - ExitOnOOM: an engine out of memory ends and is started again, instead of answering errors until somebody looks.
-- No TCP, no PidFile, no LogFile: in the foreground it logs to stdout, which is the journal's or the daemon's stderr.
+- No TCP, no PidFile. LogFile beside the socket, bounded; stdout (it logs there as well) is /dev/null: clamd writes
+  names of infected files as they are, and one with a newline would forge lines in the daemon's log or the journal.
 - 1.4 has no EnableShutdownCommand (tried: it refuses to start). Whoever may connect can send SHUTDOWN, and even inside
   a session (clamproto). The socket is the daemon's group's alone; an engine that ended is started again.
 - StreamMaxLength equals MaxFileSize, for INSTREAM; PCREMaxFileSize too, or large files would miss those signatures.
@@ -71,6 +72,9 @@ def clamd_conf(
         "LocalSocket": _quoted(paths.socket),
         "LocalSocketMode": "660",
         "FixStaleSocket": "yes",
+        "LogFile": _quoted(paths.socket.removesuffix(".sock") + ".log"),
+        "LogFileMaxSize": "1M",
+        "LogTime": "yes",
         "DatabaseDirectory": _quoted(paths.database),
         "TemporaryDirectory": _quoted(paths.temporary),
         "MaxFileSize": str(size),

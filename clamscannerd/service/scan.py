@@ -16,10 +16,7 @@ async def cancel(context: Context, entry: Entry) -> dict[str, object]:
     scan = await context.store.latest_scan(account.uid, account.name)
     if scan is None or scan.state in SCAN_ENDED:
         raise NotFound("cannot cancel a scan: none is queued or running")
-    await context.jobs.cancel_scan(scan)
     with trio.move_on_after(_ANSWER_S):
-        live = context.live.scan_of(account.uid, account.name)
-        if live is not None and live.scan.id == scan.id:
-            await live.ended.wait()
+        await context.jobs.cancel_scan(scan)
     ended = await context.store.get_scan(scan.id)
     return {"scan_id": scan.id, "state": (ended or scan).state.value}

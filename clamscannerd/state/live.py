@@ -22,7 +22,6 @@ class LiveScan:
     def __init__(self, scan: Scan, cancelled: trio.Event) -> None:
         self.scan = scan
         self.cancelled = cancelled
-        self.ended = trio.Event()  # its end is in the database
         self.current = b""
         self.infected: dict[bytes, None] = {}  # an ordered set, at most the findings kept per scan
         self._samples: list[tuple[float, int]] = []
@@ -88,7 +87,6 @@ class Live:
 
     def remove(self, live: LiveScan) -> None:
         self._scans.pop((live.scan.uid, live.scan.name), None)
-        live.ended.set()
 
     def __len__(self) -> int:
         return len(self._scans)

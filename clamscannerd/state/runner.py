@@ -19,7 +19,7 @@ from typing import Literal
 import trio
 
 from clamscannerd.errors import MonitorLost, StateError, UnknownAccount
-from clamscannerd.model import Account, Counts, Frozen, Scan, ScanState, Task
+from clamscannerd.model import SCAN_ENDED, Account, Frozen, Scan, ScanState, Task, TaskState
 from clamscannerd.state.store import Job, Store
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class _Running:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.cancelled = trio.Event()
+        self.ended = trio.Event()
         self.scope = trio.CancelScope()
 
 
@@ -81,7 +82,7 @@ class Runner:
         self._running: dict[tuple[int, str], _Running] = {}
         self._not_before: dict[tuple[str, int], float] = {}
         self._faults: dict[tuple[str, int], int] = {}
-        self._held: set[int] = set()  # scans being cancelled before they started
+        self._cancels: dict[int, trio.Event] = {}  # scans being cancelled: none of them starts meanwhile
         self._waiting = 0
         self._stopping = False
         self._changed = trio.Event()
@@ -95,25 +96,34 @@ class Runner:
 
     async def position(self, uid: int, name: str) -> int:
         """Of the account's job among those waiting, from 1; 0 when it runs or there is none."""
-        if (uid, name) in self._running:
-            return 0
-        for place, job in enumerate(await self._store.waiting_jobs(), start=1):
+        place = 0
+        for job in await self._store.waiting_jobs():
+            if (job.uid, job.name) in self._running:  # picked, and not begun yet in the database
+                continue
+            place += 1
             if (job.uid, job.name) == (uid, name):
                 return place
         return 0
 
     async def cancel_scan(self, scan: Scan) -> None:
-        """A running scan is told, a queued one is ended here."""
-        running = self._running.get((scan.uid, scan.name))
-        if running is not None and running.job.kind == "scan" and running.job.id == scan.id:
-            running.cancelled.set()
+        """Returns when the scan has ended: a running one is told and waited for, a queued one is ended here."""
+        if (other := self._cancels.get(scan.id)) is not None:
+            await other.wait()
             return
-        self._held.add(scan.id)
+        over = self._cancels[scan.id] = trio.Event()
         try:
-            message = "the scan was cancelled before it started"
-            await self._store.end_scan(scan.id, ScanState.CANCELLED, scan.counts, message, time.time())
+            running = self._running.get((scan.uid, scan.name))
+            if running is not None and running.job.kind == "scan" and running.job.id == scan.id:
+                running.cancelled.set()
+                await running.ended.wait()
+            # Not by what we were given: it may have ended meanwhile, or been put back before it began.
+            now = await self._store.get_scan(scan.id)
+            if now is not None and now.state not in SCAN_ENDED:
+                message = "the scan was cancelled before it started"
+                await self._store.end_scan(scan.id, ScanState.CANCELLED, now.counts, message, time.time())
         finally:
-            self._held.discard(scan.id)
+            del self._cancels[scan.id]
+            over.set()
             self.wake()
 
     def statistics(self) -> RunnerStatistics:
@@ -138,7 +148,7 @@ class Runner:
         self._waiting = len([job for job in waiting if (job.uid, job.name) not in self._running])
         for job in waiting:
             # No await from here to the entry in _running: two rounds never pick the same account.
-            if (job.uid, job.name) in self._running or (job.kind == "scan" and job.id in self._held):
+            if (job.uid, job.name) in self._running or (job.kind == "scan" and job.id in self._cancels):
                 continue
             not_before = self._not_before.get((job.kind, job.id), 0.0)
             if not_before > trio.current_time():
@@ -175,6 +185,7 @@ class Runner:
                 await self._fail(job, "of an internal fault, which the daemon's log describes")
         finally:
             del self._running[job.uid, job.name]
+            running.ended.set()
             self._ended.set()
             self._ended = trio.Event()
             self.wake()
@@ -203,7 +214,7 @@ class Runner:
                     await self._run_scan(scan, account, lock_fd, running.cancelled)
             else:
                 task = await self._store.get_task(job.id)
-                if task is not None:
+                if task is not None and task.state is TaskState.QUEUED:
                     await self._run_task(task, account, lock_fd)
         finally:
             os.close(lock_fd)
@@ -223,11 +234,12 @@ class Runner:
         self._faults.pop((job.kind, job.id), None)
         if job.kind == "scan":
             scan = await self._store.get_scan(job.id)
-            counts = scan.counts if scan is not None else Counts()
-            await self._store.end_scan(job.id, ScanState.FAILED, counts, f"cannot scan: {message}", time.time())
+            if scan is not None and scan.state not in SCAN_ENDED:
+                failure = f"cannot scan: {message}"
+                await self._store.end_scan(job.id, ScanState.FAILED, scan.counts, failure, time.time())
         else:
             task = await self._store.get_task(job.id)
-            if task is not None:
+            if task is not None and task.state is TaskState.QUEUED:
                 await self._fail_task(task, f"cannot act on it: {message}")
 
     async def drain(self, patience_s: float) -> None:

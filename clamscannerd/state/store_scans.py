@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from clamscannerd.errors import LocalProtocolError
-from clamscannerd.model import Account, Counts, EngineInfo, Finding, FindingState, Scan, ScanState
+from clamscannerd.model import Account, Counts, EngineInfo, Finding, FindingState, Reason, Scan, ScanState
 from clamscannerd.state.store_rows import (
     SIGNATURE_MAX_CHARS,
     clipped,
@@ -134,9 +134,13 @@ def end(c: sqlite3.Connection, scan_id: int, state: ScanState, counts: Counts, m
 
 
 def _lists_are_whole(c: sqlite3.Connection, scan_id: int, counts: Counts) -> bool:
+    """What vanished meanwhile is counted without its path, and a finding among it is no reason to let it stand."""
     found = c.execute("SELECT count(*) FROM finding WHERE scan = ?", (scan_id,)).fetchone()[0]
-    unscanned = c.execute("SELECT count(*) FROM not_scanned WHERE scan = ?", (scan_id,)).fetchone()[0]
-    return bool(counts.infected_files <= found and sum(counts.not_scanned.values()) <= unscanned)
+    unscanned = c.execute(
+        "SELECT count(*) FROM not_scanned WHERE scan = ? AND reason <> 'vanished'", (scan_id,)
+    ).fetchone()[0]
+    counted = sum(number for reason, number in counts.not_scanned.items() if reason is not Reason.VANISHED)
+    return bool(counts.infected_files <= found and counted <= unscanned)
 
 
 def park(c: sqlite3.Connection, scan_id: int) -> Scan:

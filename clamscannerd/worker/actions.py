@@ -26,7 +26,7 @@ from clamscannerd.model import Action, Outcome, Verdict
 from clamscannerd.worker import xattrs
 from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel
-from clamscannerd.worker.hashing import identity_of, is_same_file, sha256_of, stamp
+from clamscannerd.worker.hashing import identity_of, is_same_file, is_same_inode, sha256_of, stamp
 from clamscannerd.worker.messages import CHUNK_BYTES, Act, Acted, Chunk, Content, ContentEnd, Stored
 
 Rescan = Callable[[int, bytes], tuple[Verdict, str]]
@@ -74,33 +74,43 @@ class Actor:
     def _take(self, step: Act) -> None:
         try:
             dir_fd, leaf = self._kernel.open_parent(self._home_fd, step.path)
-        except FileNotFoundError:
-            if step.stored:
-                return  # captured, stored, and the directory is gone since: what was asked holds
-            raise _End(Outcome.NO_ACTION, "it is gone: nothing was there to act on", gone=True) from None
+        except OSError as error:
+            if step.again:  # it may lie in there under its random name, wherever the directory is now
+                raise _End(
+                    Outcome.ERROR, f"cannot {_VERB[step.action]} it: its directory: {error.strerror}{_hint(step)}"
+                ) from None
+            if isinstance(error, FileNotFoundError):
+                raise _gone() from None
+            raise
         try:
-            captured = self._reopen_captured(step, dir_fd)
-            if captured is not None:
-                with _closing(captured):
-                    self._finish(step, dir_fd, leaf, captured)
-            else:
+            captured = self._reopen_captured(step, dir_fd, leaf) if step.again else None
+            if captured is None:
                 self._start(step, dir_fd, leaf)
+                return
+            with _closing(captured):
+                self._finish(step, dir_fd, leaf, captured)
         finally:
             os.close(dir_fd)
 
-    def _reopen_captured(self, step: Act, dir_fd: int) -> int | None:
-        """After a crash: the fd of the captured file, if the capture had happened and was not put back."""
-        if not step.again:
-            return None
+    def _reopen_captured(self, step: Act, dir_fd: int, leaf: bytes) -> int | None:
+        """After a crash: the fd of the captured file, if the capture had happened and was not undone."""
         try:
             fd = self._kernel.open_file(dir_fd, step.capture)
         except FileNotFoundError:
             return None
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        except OSError as error:
+            raise _End(Outcome.ERROR, f"cannot {_VERB[step.action]} it: {error.strerror}{_hint(step)}") from None
+        ours = os.fstat(fd)
+        if not stat.S_ISREG(ours.st_mode):
             os.close(fd)
             raise _End(
-                Outcome.ERROR, f"cannot {_VERB[step.action]} it: {step.capture.decode()} is not what was captured"
+                Outcome.ERROR, f"cannot {_VERB[step.action]} it: what was captured is no file any more{_hint(step)}"
             )
+        if _inode_at(dir_fd, leaf) == (ours.st_dev, ours.st_ino):
+            # Given back by link and unlink (no NOREPLACE here), and the crash was between the two.
+            os.close(fd)
+            os.unlink(step.capture, dir_fd=dir_fd)
+            return None
         return fd
 
     def _start(self, step: Act, dir_fd: int, leaf: bytes) -> None:
@@ -109,19 +119,20 @@ class Actor:
         except FileNotFoundError:
             if step.stored:
                 return  # stored and unlinked before the crash, only the proof was missing
-            raise _End(Outcome.NO_ACTION, "it is gone: nothing was there to act on", gone=True) from None
+            raise _gone() from None
         with _closing(fd):
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise _End(Outcome.ERROR, f"cannot {_VERB[step.action]} it: it is no regular file any more")
-            if step.stored and not is_same_file(status, step.identity):
+            if step.stored and not is_same_inode(status, step.identity):
                 return  # ours was stored and unlinked; this is a new file that took its name
             if not is_same_file(status, step.identity):
-                step = self._still_infected(step, fd)
+                # Perhaps ours, stored, put back and written to since: what was stored is not what is here now.
+                step = msgspec.structs.replace(self._still_infected(step, fd), stored=b"")
             try:
                 self._kernel.capture(dir_fd, leaf, step.capture)
             except FileNotFoundError:
-                raise _End(Outcome.NO_ACTION, "it is gone: nothing was there to act on", gone=True) from None
+                raise _gone() from None
             self._finish(step, dir_fd, leaf, fd)
 
     def _still_infected(self, step: Act, fd: int) -> Act:
@@ -145,9 +156,11 @@ class Actor:
         try:
             self._check_captured(step, dir_fd, fd)
             before = stamp(os.fstat(fd))
-            if step.keep and not step.stored:
-                self._store(step, fd)
-            elif sha256_of(fd) != (step.stored or step.identity.sha256):
+            if step.keep:
+                # What was stored before a crash counts only if nobody who has the file open wrote to it since.
+                if not step.stored or sha256_of(fd) != step.stored:
+                    self._store(step, fd)
+            elif sha256_of(fd) != step.identity.sha256:
                 self._still_infected(step, fd)
             if stamp(os.fstat(fd)) != before:
                 raise _End(Outcome.ERROR, f"cannot {_VERB[step.action]} it: it was written to meanwhile")
@@ -224,7 +237,29 @@ class Actor:
             raise _End(Outcome.ERROR, message) from None
         if name != leaf:
             message += f"; its name was taken meanwhile: it is called {name.decode('utf-8', 'backslashreplace')} now"
-        raise _End(outcome, message, gone=gone, put_back=True) from None
+        put_back = True
+        try:
+            # The daemon drops its copy on this word: a power cut must not bring the random name back.
+            os.fsync(dir_fd)
+        except OSError:
+            put_back = False
+        raise _End(outcome, message, gone=gone, put_back=put_back) from None
+
+
+def _gone() -> _End:
+    return _End(Outcome.NO_ACTION, "it is gone: nothing was there to act on", gone=True)
+
+
+def _hint(step: Act) -> str:
+    return f"; if it is missing, it is called {step.capture.decode('ascii', 'replace')} now"
+
+
+def _inode_at(dir_fd: int, name: bytes) -> tuple[int, int] | None:
+    try:
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager

@@ -93,28 +93,35 @@ class Feed:
         """Ask again for what was lost or answered with an error, as far as there is room."""
         while self._sock is not None and self._alone and not self._flights:
             self.send(self._alone.popleft())
-        while self._again and self.room(window):
-            self.send(self._again.popleft())
+        while self._again and self.room(window) and self.send(self._again.popleft()):
+            pass
 
-    def send(self, flight: Flight) -> None:
-        """Give one file to the engine; when the session breaks over it, it waits for the next."""
+    def send(self, flight: Flight) -> bool:
+        """Give one file to the engine. False: nothing more can be sent now, and it waits here."""
         if self._sock is None:
-            self._again.append(flight)
-            return
+            self._again.appendleft(flight)
+            return False
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(flight.fd))]
         try:
             sent = self._sock.sendmsg((FILDES_MESSAGE,), rights)
         except BlockingIOError:  # clamd reads nothing now: verdicts first
-            self._again.append(flight)
-            return
+            self._again.appendleft(flight)
+            return False
         except OSError as error:
-            self._again.append(flight)
+            # Not always the engine's end: ETOOMANYREFS is what this user's own fds in flight elsewhere make of it.
+            flight.losses += 1
+            if flight.losses >= MAX_LONELY_LOSSES:
+                self._give_up(flight, "error")
+            else:
+                self._again.append(flight)
             self._lose(f"send: {error.strerror}")
-            return
+            return False
         flight.sent_at = self._last_command = time.monotonic()
         self._flights[self._session.sent()] = flight
         if sent != len(FILDES_MESSAGE):
             self._lose("send: cut short")
+            return False
+        return True
 
     def receive(self) -> list[tuple[Flight, Reply]]:
         """Replies that are there, each with its file. Never blocks."""

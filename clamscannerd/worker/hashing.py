@@ -7,6 +7,9 @@ from clamscannerd.model import Identity, int64
 
 _BLOCK_BYTES = 256 * 1024  # larger blocks gain nothing and show in the worker's resident memory
 
+NO_SHA256 = bytes(32)
+"""Of no content that anybody will find: whoever compares with it must ask the engine."""
+
 Stamp = tuple[int, int, int]
 
 
@@ -44,3 +47,8 @@ def is_same_file(status: os.stat_result, identity: Identity) -> bool:
         identity.size,
         identity.mtime_ns,
     )
+
+
+def is_same_inode(status: os.stat_result, identity: Identity) -> bool:
+    """Whether this may be the inode of `identity`, whatever its content is now (ext4 reuses numbers at once)."""
+    return (int64(status.st_dev), int64(status.st_ino)) == (identity.dev, identity.ino)

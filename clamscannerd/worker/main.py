@@ -43,6 +43,9 @@ from clamscannerd.worker.restore import Restorer
 from clamscannerd.worker.restorewire import Restore, RestoreJob
 from clamscannerd.worker.userlog import UserLog
 
+PRELOAD: Final = ("encodings.unicode_escape",)
+"""For drop.py: what Python would import when it is first used, which the seal forbids. clamproto prints with it."""
+
 _SURVEY_WINDOW: Final = 4  # messages at the engine: beside scans, which have their shares
 _RESCAN_LIMIT_S: Final = 3600.0  # far above any file deadline: the daemon's own limits come first
 

@@ -122,7 +122,7 @@ def _with_cut_header(header: bytes, length: int, ending: bytes, words: _Words) -
     start = header[: header.find(b"\n") + 1] or header
     ending = ending[max(len(ending) - (length - len(start)), 0) :]
     room = length - len(ending)
-    if not start.endswith(b"\n") and room >= len(start) + len(words.eol):
+    if not start.endswith(b"\n") and room > len(start) + len(words.eol):
         start += words.eol
     fixed, _ = _kept(header, with_length=False)
     for front in (_first_fit(fixed, room, words), _first_fit(start, room, words)):

@@ -15,13 +15,15 @@ import time
 from collections import deque
 from typing import Final
 
+import msgspec
+
 from clamscannerd.engine.clamproto import Reply, classify
 from clamscannerd.errors import RemoteProtocolError
 from clamscannerd.model import Identity, Reason, Verdict
 from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel, Clock
 from clamscannerd.worker.feed import Feed, Flight
-from clamscannerd.worker.hashing import identity_of, sha256_of, stamp
+from clamscannerd.worker.hashing import NO_SHA256, identity_of, sha256_of, stamp
 from clamscannerd.worker.mailfile import is_mailbox, lone_message
 from clamscannerd.worker.mailscan import BoxScan, MessageFlight, found_message, settle
 from clamscannerd.worker.messages import (
@@ -110,7 +112,8 @@ class ScanRun:
             flight = self._next_flight()
             if flight is None:
                 return feed.waiting > 0 or bool(self._boxes)
-            feed.send(flight)
+            if not feed.send(flight):
+                break
         return True
 
     def _next_flight(self) -> Flight | None:
@@ -203,8 +206,9 @@ class ScanRun:
     def _open_again(self, path: bytes) -> Flight | None:
         try:
             fd = self._kernel.open_file(self._home_fd, path)
-        except OSError:
-            self._tally.cleared(path)
+        except OSError as error:
+            if reason_for(error) in (Reason.VANISHED, Reason.NOT_REGULAR):  # else it stands: nobody looked at it
+                self._tally.cleared(path)
             return None
         flight = Flight(path, fd, os.fstat(fd), recheck=True)
         reason = self._unfit(flight)
@@ -326,12 +330,14 @@ class ScanRun:
 
     def _found(self, flight: Flight, signature: str) -> Identity | None:
         """Count and report it; None when it cannot be read."""
-        status = os.fstat(flight.fd)
         try:
-            identity = identity_of(status, sha256_of(flight.fd))
+            identity = identity_of(flight.status, sha256_of(flight.fd))
         except OSError:
             self._not_scanned(flight, Reason.UNREADABLE)
             return None
+        if stamp(os.fstat(flight.fd)) != stamp(flight.status):
+            # What was found is not what was hashed: an identity that no file has, so that an action asks again first.
+            identity = msgspec.structs.replace(identity, sha256=NO_SHA256)
         if not flight.recheck:
             self._tally.scanned(flight.status.st_size)
             self._tally.infected_files += 1

@@ -1,15 +1,14 @@
 """The disinfection log in the home. [worker] Output only: the database is the truth, nothing reads this back.
 
-A new log is written under a random name and renamed over the old one: a link, FIFO, hard link or foreign
-file in its place is replaced, never opened or followed (CVE-2024-20506 was such an open). Truncating the old file
-was rejected for that reason. What cannot be replaced (a directory), or not written (quota), costs one warning.
+A new log is written beside the old one, in a file made afresh (O_EXCL), and renamed over it: a link, FIFO, hard link
+or foreign file in its place is replaced, never opened or followed (CVE-2024-20506 was such an open). Truncating the
+old file was rejected for that reason. What cannot be replaced (a directory), or not written (quota), costs one warning.
 """
 
 import contextlib
 import os
-import secrets
 
-from clamscannerd.model import CAPTURE_PREFIX, LOG_NAME
+from clamscannerd.model import LOG_NAME
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -25,8 +24,10 @@ class UserLog:
     def start(self, lines: bytes) -> None:
         """A fresh log that begins with `lines`; takes the place of whatever was there."""
         self.close()
-        temporary = CAPTURE_PREFIX + secrets.token_hex(16).encode() + b".log"
+        temporary = LOG_NAME + b".new"
         try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=self._home_fd)  # what a crash left, or somebody put there
             self._fd = os.open(temporary, _FLAGS, 0o600, dir_fd=self._home_fd)
         except OSError as error:
             self._fail(error)
@@ -35,7 +36,7 @@ class UserLog:
             self._write(lines)
             os.rename(temporary, LOG_NAME, src_dir_fd=self._home_fd, dst_dir_fd=self._home_fd)
         except OSError as error:
-            with contextlib.suppress(OSError):  # already failing; the name is random and empty of meaning
+            with contextlib.suppress(OSError):  # already failing
                 os.unlink(temporary, dir_fd=self._home_fd)
             self._fail(error)
 

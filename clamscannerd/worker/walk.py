@@ -84,7 +84,7 @@ def walk(
         try:
             dir_fd = kernel.open_dir(home_fd, path or b".")
         except OSError as error:
-            if error.errno != errno.ENOENT:
+            if error.errno != errno.ENOENT or len(stack) > 1:  # a root that is not there is no matter
                 yield Met(-1, name, path or b".", reason_for(error), None)
             continue
         below: list[bytes] = []

@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
     bench: str
     against: str
-    bound: float
+    bound: float | None
     got: Sequence[float]
     unit: str = ""
     note: str = ""
@@ -36,7 +36,8 @@ class Row(NamedTuple):
         runs = f" ({len(self.got)} runs)" if len(self.got) > 1 else ""
         figures = " / ".join(_figure(value) for value in (low, middle, high)) if len(self.got) > 1 else _figure(low)
         note = f"; {self.note}" if self.note else ""
-        return f"| {self.bench} | {self.against} | <= {self.bound:g}{unit} | {figures}{unit}{runs}{note} |"
+        bound = "" if self.bound is None else f"<= {self.bound:g}{unit}"
+        return f"| {self.bench} | {self.against} | {bound} | {figures}{unit}{runs}{note} |"
 
 
 def _figure(value: float) -> str:
@@ -81,6 +82,12 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def monitor_of(daemon: int) -> int:
+    """The one child of a daemon: it is forked before everything else."""
+    (monitor,) = children(daemon)
+    return monitor
+
+
 def machine() -> str:
     """The kind of machine the figures come from, in one line."""
     info = Path("/proc/cpuinfo").read_text().splitlines()
@@ -105,11 +112,16 @@ def parser(description: str) -> argparse.ArgumentParser:
     return result
 
 
+def need_root() -> None:
+    """Root, with a umask that lets others into what is made."""
+    if os.geteuid() != 0:
+        sys.exit("cannot run a bench: it needs root, for throw-away accounts")
+    os.umask(0o022)
+
+
 def main(measure: Callable[[argparse.Namespace], Iterable[Row]], arguments: argparse.Namespace) -> None:
     """Measure and print, row by row."""
-    if os.geteuid() != 0:
-        sys.exit("cannot run this bench: it needs root, for throw-away accounts")
-    os.umask(0o022)
+    need_root()
     if not arguments.rows:
         print(f"{machine()}; load {os.getloadavg()[0]:.1f} at start\n\n{HEADER}", flush=True)
     for row in measure(arguments):

@@ -155,6 +155,21 @@ def test_a_session_that_waits_is_kept_alive(bench: Bench, monkeypatch: pytest.Mo
     assert bench.reply(b"%d: PONG\0%d: fd[9]: OK\0" % (FIRST_ID + 1, FIRST_ID)) == [(b"large", ReplyKind.OK)]
 
 
+def test_a_file_that_cannot_be_sent_is_given_up_after_two_sessions(bench: Bench) -> None:
+    """ETOOMANYREFS, say: the user holds too many fds in flight elsewhere. New sessions for ever are no answer."""
+    flight = bench.flight("f")
+    real, flight.fd = flight.fd, 999_999  # sendmsg answers EBADF
+    bench.feed.send(flight)
+    assert not bench.feed.connected
+    bench.connect()
+    flight.fd = 999_999
+    bench.feed._give_up = lambda given, why: bench.given_up.append((given.path, why))
+    bench.feed.pump(8)
+    os.close(real)
+    assert bench.given_up == [(b"f", "error")]
+    assert bench.feed.waiting == 0
+
+
 @pytest.mark.parametrize("garbage", [b"hello\0", b"99: fd[9]: OK\0", b"2: OK\0", b"2: fd[9]: OK FOUND OK\0"])
 def test_nonsense_is_never_a_verdict(bench: Bench, garbage: bytes) -> None:
     bench.feed.send(bench.flight("f"))

@@ -71,7 +71,7 @@ async def fail(_call: Call, params: Params) -> object:
             raise ValueError("secret")
 
 
-def row(name: str, handler: Any, params: type[msgspec.Struct] = Params, rule: Rule = Rule.SELF) -> Method:  # noqa: ANN401
+def row(name: str, handler: Any, params: type[msgspec.Struct] = Params, rule: Rule = Rule.SELF) -> Method:
     return Method(name=name, params=params, rule=rule, handler=handler)
 
 

@@ -279,10 +279,23 @@ class TestAgain:
     def test_a_new_file_under_the_old_name_is_not_touched(self, home: Path, worker: WorkerPeer) -> None:
         (home / "bad").write_bytes(EICAR)
         step = act(home, "bad", again=True, stored=identity(home / "bad").sha256)
-        (home / "bad").unlink()
-        (home / "bad").write_bytes(b"a new letter")
+        (home / "new").write_bytes(b"a new letter")
+        (home / "new").rename(home / "bad")
         worker.send(step)
         assert worker.expect(Acted).outcome is Outcome.QUARANTINED
+        assert (home / "bad").read_bytes() == b"a new letter"
+
+    def test_a_new_file_on_the_old_inode_number_is_asked_of_the_engine(
+        self, home: Path, worker: WorkerPeer, clamd: RealClamd
+    ) -> None:
+        """ext4 reuses inode numbers at once: it may be ours, put back and written to."""
+        (home / "bad").write_bytes(EICAR)
+        step = act(home, "bad", again=True, stored=identity(home / "bad").sha256)
+        (home / "bad").write_bytes(b"a new letter")
+        worker.send(step)
+        give_session(worker, clamd)
+        acted = worker.expect(Acted)
+        assert (acted.outcome, acted.put_back) == (Outcome.NO_ACTION, False)
         assert (home / "bad").read_bytes() == b"a new letter"
 
     def test_stored_with_its_directory_out_of_reach_is_an_error_that_claims_nothing(
@@ -298,6 +311,59 @@ class TestAgain:
         worker.send(step)
         acted = worker.expect(Acted)
         assert (acted.outcome, acted.put_back) == (Outcome.ERROR, False)
+
+    def test_what_was_appended_after_it_was_stored_is_stored_too(
+        self, home: Path, worker: WorkerPeer, clamd: RealClamd
+    ) -> None:
+        (home / "bad").write_bytes(EICAR)
+        step = act(home, "bad", again=True, stored=identity(home / "bad").sha256)
+        captured = home / os.fsdecode(CAPTURE)
+        (home / "bad").rename(captured)
+        with captured.open("ab") as stream:
+            stream.write(b" and a letter")
+        worker.send(step)
+        assert content(worker)[1].reason  # not what was found: the engine is asked
+        give_session(worker, clamd)
+        assert content(worker)[0] == EICAR + b" and a letter"
+        worker.send(Stored(seq=1, reason=""))
+        assert worker.expect(Acted).outcome is Outcome.QUARANTINED
+
+    def test_stored_put_back_and_written_to_is_not_taken_for_a_new_file(
+        self, home: Path, worker: WorkerPeer, clamd: RealClamd
+    ) -> None:
+        (home / "bad").write_bytes(EICAR)
+        step = act(home, "bad", again=True, stored=identity(home / "bad").sha256)
+        with (home / "bad").open("ab") as stream:
+            stream.write(b"more")
+        worker.send(step)
+        give_session(worker, clamd)
+        assert content(worker)[0] == EICAR + b"more"
+        worker.send(Stored(seq=1, reason=""))
+        assert worker.expect(Acted).outcome is Outcome.QUARANTINED
+
+    def test_captured_in_a_directory_that_was_moved_is_an_error_that_names_it(
+        self, home: Path, worker: WorkerPeer
+    ) -> None:
+        (home / "d").mkdir()
+        (home / "d" / "bad").write_bytes(EICAR)
+        step = act(home, "d/bad", again=True)
+        (home / "d" / "bad").rename(home / "d" / os.fsdecode(CAPTURE))
+        (home / "d").rename(home / "moved")
+        worker.send(step)
+        acted = worker.expect(Acted)
+        assert (acted.outcome, acted.gone) == (Outcome.ERROR, False)
+        assert os.fsdecode(CAPTURE) in acted.message
+
+    def test_given_back_by_link_and_not_yet_unlinked_is_one_file_again(self, home: Path, worker: WorkerPeer) -> None:
+        (home / "bad").write_bytes(EICAR)
+        step = act(home, "bad", again=True)
+        (home / os.fsdecode(CAPTURE)).hardlink_to(home / "bad")
+        worker.send(step)
+        assert content(worker)[0] == EICAR
+        assert names(home) == {os.fsdecode(CAPTURE)}
+        worker.send(Stored(seq=1, reason=""))
+        assert worker.expect(Acted).outcome is Outcome.QUARANTINED
+        assert names(home) == set()
 
     def test_not_captured_yet_starts_over(self, home: Path, worker: WorkerPeer) -> None:
         (home / "bad").write_bytes(EICAR)

@@ -161,6 +161,33 @@ def test_a_file_that_changes_while_it_is_scanned_is_not_clean(home: Path, clamd:
     assert outcome.skipped == {b"growing": Reason.CHANGED}
 
 
+def test_a_file_repaired_while_it_is_scanned_is_found_with_an_identity_that_no_file_has(home: Path) -> None:
+    """Else an action would later take the repaired content for the infected one, and not ask again."""
+    (home / "page").write_bytes(EICAR)
+    ours, theirs = socket.socketpair()
+    with WorkerPeer(home) as worker, theirs:
+        with ours:
+            worker.send(job(), [ours.fileno()])
+        worker.send(Recheck(paths=(), last=True))
+        theirs.recv(20)
+        (home / "page").write_bytes(b"repaired")
+        theirs.sendall(b"2: fd[9]: Eicar-Test FOUND\0")
+        found = worker.until(Found)[1].files[0]
+        worker.until(Scanned)
+    assert found.identity.sha256 == bytes(32)
+
+
+def test_an_earlier_finding_that_cannot_be_opened_stands(home: Path, clamd: RealClamd) -> None:
+    """As root nothing is unreadable, but a lease is."""
+    path = home / "leased"
+    path.write_bytes(EICAR)
+    with path.open("r+b") as stream:
+        fcntl.fcntl(stream, fcntl.F_SETSIG, 23)
+        fcntl.fcntl(stream, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        outcome = scan(home, clamd, recheck=(b"leased",))
+    assert outcome.cleared == []
+
+
 def fds_of(pid: int) -> list[Path]:
     links = []
     for link in Path(f"/proc/{pid}/fd").iterdir():

@@ -107,6 +107,7 @@ HEADERS = st.sampled_from(
         b"Status: RO",
         b"X-Status: A",
         b"X-Keywords: NonJunk                 ",
+        b"X-Keywords: one\n\ttwo",
         b"X-UID: 17",
         b"X-IMAP: 1006905232 0000000017",
         b"X-IMAPbase: 1006905232 17",

@@ -30,7 +30,7 @@ class RawClient:
         with trio.fail_after(ANSWER_TIMEOUT_S):
             await self.stream.send_all(data)
 
-    async def line(self) -> Any:  # noqa: ANN401  JSON
+    async def line(self) -> Any:
         """The next line's value; EOFError at the end."""
         with trio.fail_after(ANSWER_TIMEOUT_S):
             while b"\n" not in self._rest:
@@ -49,7 +49,7 @@ class RawClient:
         assert self._rest == b""
         return lines
 
-    async def call(self, method: str, params: object = None, request_id: object = 1) -> Any:  # noqa: ANN401  JSON
+    async def call(self, method: str, params: object = None, request_id: object = 1) -> Any:
         await self.send(request(method, params, request_id))
         return await self.line()
 

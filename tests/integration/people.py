@@ -5,9 +5,12 @@ the account's own ids, as it would make them itself.
 """
 
 import os
+import signal
 import sqlite3
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.fakes.accounts import Person
@@ -46,6 +49,22 @@ def clear(person: Person) -> None:
     place.mkdir(mode=0o700)
     os.chown(place, person.uid, person.gid)
     place.chmod(0o700)
+
+
+@contextmanager
+def no_engine(*, config: str = "", user: str | None = None) -> Iterator[RunningDaemon]:
+    """A daemon whose start waits for no engine: it looks for one at `engine_socket`, where the test may start one."""
+    daemon = RunningDaemon(user=user)
+    try:
+        daemon.write_config(config, f'["{engine_socket(daemon)}"]')
+        daemon.start(engine=False)
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def engine_socket(daemon: RunningDaemon) -> str:
+    return f"{daemon.directory}/clamd.ctl"
 
 
 def rows(daemon: RunningDaemon, sql: str, *values: object) -> list[tuple[object, ...]]:
@@ -95,19 +114,52 @@ def worker_of(daemon: RunningDaemon, person: Person) -> int:
     """The worker that runs as this account by now: before, it is the service's still."""
 
     def found() -> int | None:
-        for pid in started_by_monitor(daemon, "csd-worker"):
-            try:
-                if os.stat(f"/proc/{pid}/task").st_uid in (person.uid, 0) and _uid(pid) == person.uid:
-                    return pid
-            except FileNotFoundError:
-                continue
-        return None
+        workers = started_by_monitor(daemon, "csd-worker")
+        return next((pid for pid in workers if _uid(pid) == person.uid), None)
 
     return wait_for(found, f"a worker of {person.name}")
 
 
+@contextmanager
+def held_in_mid_scan(daemon: RunningDaemon, client: PeerClient, person: Person) -> Iterator[int]:
+    """A scan of what `fill` made, its worker stopped between two verdicts; it goes on after the block. Its pid."""
+    client.good("start_scan", {"scan_type": "home"})
+    worker = worker_of(daemon, person)
+    directories: set[bytes] = set()
+
+    def in_second_directory() -> bool:
+        assert alive(worker), "the scan ended before it could be stopped"
+        directories.update(os.path.dirname(file) for file in _open_files(worker, person))
+        return len(directories) > 1
+
+    until = time.monotonic() + 30
+    while not in_second_directory():
+        assert time.monotonic() < until, "the scan does not begin"
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        assert client.good("get_scan_status")["scan_complete"] == 0
+        yield worker
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGCONT)
+
+
+def _open_files(pid: int, person: Person) -> list[bytes]:
+    found = []
+    with suppress(FileNotFoundError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(FileNotFoundError):
+                file = os.readlink(os.fsencode(f"/proc/{pid}/fd/{fd}"))
+                if file.startswith(os.fsencode(person.home) + b"/d") and file.count(b"/") == 4:
+                    found.append(file)
+    return found
+
+
 def _uid(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return -1
     return int(status.partition("\nUid:")[2].split()[0])
 
 

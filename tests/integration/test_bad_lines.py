@@ -1,4 +1,4 @@
-"""Bad lines on the real socket: a clear error, the connection and everybody else go on. Needs no account and no root."""
+"""Bad lines on the real socket: a clear error; the connection and everybody else go on. Needs no account, no root."""
 
 import json
 import os
@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 
 from tests.fakes.running import PeerClient, RunningDaemon, wait_for
+from tests.integration.people import no_engine
 
 LIMIT = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[RunningDaemon]:
-    running = RunningDaemon(sockets='["/nonexistent/clamd.ctl"]', config="[server]\nidle_timeout_s = 30\n")
-    running.start(engine=False)
-    yield running
-    running.close()
+    with no_engine(config="[server]\nidle_timeout_s = 30\n") as running:
+        yield running
 
 
 @pytest.fixture

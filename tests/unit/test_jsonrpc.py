@@ -357,7 +357,7 @@ LARGE = Limits(max_message_bytes=1 << 24, max_depth=100)
 
 
 @given(IDS, st.text(), PARAMS, JSON)
-def test_what_is_sent_is_what_arrives(request_id: Any, method: str, params: Any, result: Any) -> None:  # noqa: ANN401
+def test_what_is_sent_is_what_arrives(request_id: Any, method: str, params: Any, result: Any) -> None:
     lines = [
         encode_request(request_id, method, params),
         encode_notification(method, params),

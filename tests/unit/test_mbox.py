@@ -18,8 +18,8 @@ FROM = FROM_LINE + b"\n"
 LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,18})\r?$", re.MULTILINE | re.IGNORECASE)
 
 
-def split(data: bytes, sizes: tuple[int, ...] = (1 << 20,), **options: int) -> list[Message]:
-    splitter = Splitter(**options)
+def split(data: bytes, sizes: tuple[int, ...] = (1 << 20,), start: int = 0, chunk_bytes: int = 4096) -> list[Message]:
+    splitter = Splitter(start=start, chunk_bytes=chunk_bytes)
     messages = list(itertools.chain.from_iterable(splitter.receive_data(chunk) for chunk in in_chunks(data, sizes)))
     return messages + splitter.receive_eof()
 
@@ -139,6 +139,9 @@ def test_every_variant_keeps_a_from_line_in_a_body(variant: Variant, *, crlf: bo
         (FROM + b"A: b\n\nbody\n" + FROM + b"\n", [0]),
         (FROM + b"A: b\n\nbody\n\n" + FROM + b"\n", [0, 60]),
         (FROM + b"A: b\n\nbody\n \n" + FROM + b"\n", [0]),
+        (FROM + b"A: b\n\nbody\r\n" + FROM + b"\n", [0]),
+        (FROM + b"A: b\n\nbody\r\n\r\n" + FROM + b"\n", [0, 62]),
+        (FROM + b"A: b\n\nbody\n\r" + FROM + b"\n", [0]),
         (FROM + b"A: b\n\nbody\n\nFrom here on\n", [0]),
         (FROM + b"A: b\n\nbody\n\n>" + FROM, [0]),
         (FROM + b"A: b\n\n\0\0\n\n" + FROM, [0, 58]),
@@ -174,6 +177,9 @@ def test_a_message_begins_after_a_blank_line_with_sender_and_date(data: bytes, s
         (b"59", b"body\n\n" + FROM + b"more\n", None),
         (b"58", b"body\n\n" + FROM + b"more\n", None),
         (b"57", b"body\n\n" + FROM + b"more\n", 6),
+        (b"58", b"body\n\n" + FROM + b"more", None),
+        (b"57", b"body\n\n" + FROM + b"more", 6),
+        (b"58", b"body\n\n" + FROM + b"more\r", 6),
         (b"60", b"body\n\n" + FROM + b"more\r\n", None),
         (b"58", b"body\n\n" + FROM + b"more\r\n", None),
         (b"1", b"\n\n" + FROM, 2),
@@ -203,6 +209,21 @@ def test_a_content_length_within_counts_once_the_outer_one_fails() -> None:
     ]
 
 
+def test_a_content_length_within_what_is_jumped_over_begins_nothing() -> None:
+    wrong = FROM + b"Content-Length: 900\n\n\n"  # until it fails, nothing after it is sure
+    within = FROM + b"Content-Length: 92\n\nx\n\n"  # ends at the last but one `From ` line, in the body of `after`
+    jumping = FROM + b"Content-Length: %d\n\n" % len(within) + within
+    after = FROM + b"A: b\n\n" + b"y" * 34 + b"\n" + FROM + b"\n"
+    begin = len(wrong + jumping)
+    assert jumping.find(b"x\n\n") + 92 == len(jumping + after) - len(FROM) - 1
+    assert spans(wrong + jumping + after + FROM) == [
+        (0, len(wrong)),
+        (len(wrong), begin),
+        (begin, begin + len(after)),
+        (begin + len(after), begin + len(after + FROM)),
+    ]
+
+
 def test_too_many_candidates_and_a_content_length_is_given_up() -> None:
     many = (b"\n" + FROM) * (MAX_CANDIDATES + 5)
     data = FROM + b"Content-Length: %d\n\n" % len(many) + many
@@ -229,6 +250,9 @@ def test_a_message_is_told_as_soon_as_the_next_begins() -> None:
     assert splitter.receive_data(FROM + b"A: b\n\nbody\n\n") == []
     assert splitter.receive_data(FROM_LINE) == []
     assert [message.end for message in splitter.receive_data(b"\n")] == [60]
+    # A Content-Length that turned out wrong holds nothing back.
+    splitter = Splitter()
+    assert len(splitter.receive_data((FROM + b"Content-Length: 3\n\nbody\n\n") * 5)) == 4
 
 
 def test_a_line_of_any_length_does_not_pile_up() -> None:
@@ -253,12 +277,29 @@ def test_a_header_without_end_is_cut_and_its_content_length_not_believed() -> No
         assert len(messages) == (2 if size == HEADER_BYTES - 2 else 1)
 
 
+@pytest.mark.parametrize(
+    ("rest", "header"),
+    [
+        (b"A: b\n\nx\n\n", 6),
+        (b"A: b\r\n\r\nx\n\n", 8),
+        (b"A: b\n\r\n\n", 7),
+        (b"A: b\n\nx\r\n\r\n", 6),
+        (b"A: b\n \nx\n", 9),
+    ],
+)
+def test_a_header_ends_with_the_first_blank_line_of_either_kind(rest: bytes, header: int) -> None:
+    for sizes in ((1,), (1 << 20,)):
+        (message,) = split(FROM + rest, sizes)
+        assert message.header_end == len(FROM) + header
+
+
 def test_a_from_line_of_any_length_is_judged_by_its_beginning() -> None:
     long = FROM_LINE + b" " + b"x" * 100_000 + b"\n"
     late = b"From " + b"x" * 100_000 + b" Thu Nov 29 22:33:52 2001\n"
     data = long + b"A: b\n\n" + late + b"\n" + long
     assert [message.start for message in split(data)] == [0, len(data) - len(long)]
     assert split(data) == split(data, (999, 1))
+    assert split(data) == split(data, chunk_bytes=1)
 
 
 def test_offsets_are_not_bounded_by_four_gigabytes() -> None:
@@ -282,6 +323,14 @@ def test_bytes_read_into_the_space_are_split_like_others() -> None:
         messages += splitter.receive(count)
         at += count
     assert messages + splitter.receive_eof() == split(data)
+
+
+@given(mailboxes())
+def test_ranges_do_not_depend_on_texts(box: Mailbox) -> None:
+    splitter = Splitter(texts=False)
+    messages = splitter.receive_data(box.data) + splitter.receive_eof()
+    assert tuple((message.start, message.end) for message in messages) == box.spans
+    assert {(m.message_id, m.subject, m.sender, m.date) for m in messages} <= {("", "", "", "")}
 
 
 def test_misuse_is_our_bug() -> None:

@@ -34,7 +34,7 @@ async def handler(_call: Call, _params: msgspec.Struct) -> object:
     return None
 
 
-def row(**changes: Any) -> Method:  # noqa: ANN401  wrong types are what some tests pass
+def row(**changes: Any) -> Method:
     values: dict[str, Any] = {
         "name": "ClamScanner.disinfect_files",
         "params": Disinfect,

@@ -1,0 +1,45 @@
+"""All benches, one after the other, and one table: the machine above it, ready for the README.
+
+Each is a process of its own, so that none starts warm. A bench that cannot measure leaves its rows out, says why on
+standard error, and makes the exit code 1; being slow does not.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+from tests.bench import common
+
+BENCHES = ("start", "spawn", "status_latency", "memory", "cold_scan")
+QUICK = {
+    "start": ["--runs", "3"],
+    "spawn": ["--runs", "5"],
+    "status_latency": ["--rounds", "1", "--files", "5000", "--seconds", "5"],
+    "memory": ["--mixed", "2000", "--files", "20000"],
+    "cold_scan": ["--pairs", "2", "--files", "5000"],
+}
+
+
+def main(arguments: argparse.Namespace) -> int:
+    common.need_root()
+    failed = []
+    print(f"{common.machine()}; load {os.getloadavg()[0]:.1f} at start\n\n{common.HEADER}", flush=True)
+    for name in arguments.benches or BENCHES:
+        common.say(f"== {name}")
+        start = time.monotonic()
+        words = [sys.executable, "-m", f"tests.bench.{name}", "--rows", *(QUICK[name] if arguments.quick else [])]
+        if subprocess.run(words, check=False).returncode != 0:
+            failed.append(name)
+        common.say(f"== {name}: {time.monotonic() - start:.0f} s")
+    if failed:
+        common.say(f"cannot measure: {', '.join(failed)}")
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    options = argparse.ArgumentParser(description="All benches, as one Markdown table.")
+    options.add_argument("benches", nargs="*", choices=[*BENCHES, []], help="all of them by default")
+    options.add_argument("--quick", action="store_true", help="small trees and few runs, to see that all of it works")
+    sys.exit(main(options.parse_args()))
