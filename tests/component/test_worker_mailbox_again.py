@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clamscannerd.model import Outcome
+from clamscannerd.model import Identity, MailMessage, Outcome
 from clamscannerd.worker.beneath import Kernel, open_home
 from clamscannerd.worker.mailbox import Kept, Mailbox, MailboxError, put_back
 from clamscannerd.worker.messages import ActJob
@@ -177,6 +177,54 @@ class TestAgain:
         assert is_cleansed(path, box)
         assert os.listdir(home) == ["mbox"]
         assert sorted(resumed.contents.values()) == sorted(box.data[start:end] for start, end in infected_spans(box))
+
+
+CALLS = ("linkat", "unlinkat", "fcntl", "flock", "pwrite64", "fsync", "utimensat", "sendmsg")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_killed_before_any_call_that_matters_it_ends_right_when_begun_again(
+    tmp_path: Path, mail_clamd: RealClamd, call: str
+) -> None:
+    box = ordinary()
+    for number in range(1, 100):
+        home = tmp_path / f"home{number}"
+        home.mkdir(mode=0o700)
+        path = put(home, box.data)
+        messages, who = known(home, mail_clamd, path), identity(path)
+        inject = f"inject={call}:signal=KILL:when={number}"
+        wrapper = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", "signal=none", "-e", inject]
+        keeper, whole = killed(home, wrapper, mail_clamd, path, messages, who)
+        with WorkerPeer(home) as second:
+            second.send(ActJob(max_file_size=MAX_FILE_SIZE, file_deadline_s=30.0))
+            resumed = Keeper(second, mail_clamd)
+            resumed.journal = keeper.journal
+            journaled = {one.item for one in keeper.journal}
+            resumed.contents = {item: data for item, data in keeper.contents.items() if item in journaled}
+            end = resumed.cleanse(path, home, messages, again=True, identity=who)
+        assert end.outcome is Outcome.MAILBOX_CLEANSED, (number, end.message)
+        assert is_cleansed(path, box)
+        assert os.listdir(home) == ["mbox"]
+        assert sorted(resumed.contents.values()) == sorted(box.data[start:end] for start, end in infected_spans(box))
+        if whole:
+            return
+    raise AssertionError(f"never got beyond {call}")
+
+
+def killed(
+    home: Path, wrapper: list[str], clamd: RealClamd, path: Path, messages: list[MailMessage], who: Identity
+) -> tuple[Keeper, bool]:
+    """A worker under strace, and whether it came to the end of the step."""
+    peer = WorkerPeer(home, wrapper=wrapper)
+    keeper = Keeper(peer, clamd)
+    try:
+        peer.__enter__()
+        peer.send(ActJob(max_file_size=MAX_FILE_SIZE, file_deadline_s=30.0))
+        return keeper, keeper.cleanse(path, home, messages, identity=who).outcome is Outcome.MAILBOX_CLEANSED
+    except (AssertionError, OSError):  # its end of the channel is closed
+        return keeper, False
+    finally:
+        peer.__exit__()
 
 
 class TestPutBack:
