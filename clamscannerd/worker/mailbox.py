@@ -159,7 +159,7 @@ class Mailbox:
         """One pass: which messages are infected (SHA-256 -> signature), and the hash of all the rest."""
         size = os.fstat(self.fd).st_size
         bounds, hits, rest = array("Q"), list[Hit](), hashlib.sha256()
-        for message in messages_of(self.fd, size):
+        for message in messages_of(self.fd, size, texts=False):
             self._still_here()
             if message is None:
                 continue
@@ -273,7 +273,7 @@ class Mailbox:
         """Bytes of the content that an earlier try appended: all, a torn beginning at the end of the file, or 0."""
         size = os.fstat(self.fd).st_size
         whole = sha256_of_range(content_fd, 0, length)
-        for message in messages_of(self.fd, size):
+        for message in messages_of(self.fd, size, texts=False):
             self._still_here()
             if message is None:
                 continue

@@ -33,9 +33,12 @@ def begins_with_message(fd: int) -> bool:
     return not beginning or beginning.startswith(b"From ")
 
 
-def messages_of(fd: int, size: int) -> Iterator[Message | None]:
-    """The messages of the first `size` bytes, each when its end is known; None after a block that ended none."""
-    splitter = Splitter()
+def messages_of(fd: int, size: int, *, texts: bool = True) -> Iterator[Message | None]:
+    """The messages of the first `size` bytes, each when its end is known; None after a block that ended none.
+
+    `texts`: with what their headers say; without, only where they are.
+    """
+    splitter = Splitter(texts=texts)
     offset = 0
     while offset < size and (block := os.pread(fd, min(_BLOCK_BYTES, size - offset), offset)):
         offset += len(block)
