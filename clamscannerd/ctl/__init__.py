@@ -1,8 +1,10 @@
 """clamscannerctl: what a person or a script types. It runs as whoever typed it, with no rights of its own.
 
     main.py      commands and options (click) -> calls.py: one answer, or one line of trouble -> client.py -> socket
-                                              -> waiting.py: --wait, until a scan or a disinfection has ended
+                                              -> waiting.py: --wait, until a scan or a task has ended
                                                     -> progress.py: the same on a terminal (rich)
+    vault.py     commands about what was taken away: quarantine, undo
+    commands.py  what every command shares: options, one line of trouble
     text.py      answers as plain lines; nothing a file name holds reaches the terminal raw
 
 Starting fast matters more here than anywhere else: a panel runs this per page. So neither trio nor rich is imported

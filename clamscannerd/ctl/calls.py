@@ -52,6 +52,7 @@ class Caller:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.timeout_s: float | None = None  # for one call; None: the client's own
         self._client: Client | None = None
         self._warned: set[str] = set()
 
@@ -60,7 +61,8 @@ class Caller:
         if self._client is None:
             from clamscannerd.client import Client
 
-            self._client = Client(self.options.socket)
+            limit = {} if self.timeout_s is None else {"timeout_s": self.timeout_s}
+            self._client = Client(self.options.socket, **limit)
         if self.options.user is not None:
             if params and not isinstance(params, Mapping):
                 raise ValueError("cannot name a user: the parameters are given by position")

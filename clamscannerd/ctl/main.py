@@ -7,93 +7,25 @@ Ctrl-C, which ends a --wait and never the job. Answers go to stdout, everything 
 
 import json
 import os
-import pwd
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
-from clamscannerd import __version__
-from clamscannerd.ctl import text
-from clamscannerd.ctl.calls import (
-    FOUND,
-    INTERRUPTED,
-    PROGRAM,
-    TROUBLE,
-    Caller,
-    Json,
-    Options,
-    Refusal,
-    absolute,
-    is_envelope,
-    out,
-    say,
-)
-from clamscannerd.errors import ClamscannerdError
+from clamscannerd.ctl import text, vault
+from clamscannerd.ctl.calls import FOUND, INTERRUPTED, PROGRAM, TROUBLE, Caller, Json, Refusal, is_envelope, out, say
+from clamscannerd.ctl.commands import cli, command, print_answer, reader_left, wire_names
 
 ACTIONS = ("quarantine", "delete", "ignore", "cleanse_mailbox")
 NO_RECORDS = (1 << 53) - 1
 """A last_id beyond any record: check_disinfection_status then answers how things stand, without the records."""
-
-Command = Callable[..., int]
-
-
-def _options(command: Any) -> Any:  # noqa: ANN401  click's decorators are typed so
-    """The global options, taken before the command and after it: both are typed."""
-
-    def keep(context: click.Context, parameter: click.Parameter, value: object) -> None:
-        if value and parameter.name:
-            setattr(context.ensure_object(Options), parameter.name, value)
-
-    for option in (
-        click.option("--socket", metavar="PATH", expose_value=False, callback=keep, help="The daemon's socket."),
-        click.option(
-            "--user", metavar="NAME", expose_value=False, callback=keep, help="For this user (administrators)."
-        ),
-        click.option("--json", is_flag=True, expose_value=False, callback=keep, help="Print the answer as JSON."),
-    ):
-        command = option(command)
-    return command
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@_options
-@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
-def cli() -> None:
-    """Have your files scanned by ClamAV and disinfected.
-
-    Exit codes: 0 nothing found, 1 something found, 2 trouble.
-    """
-
-
-def command(function: Command) -> click.Command:
-    """A command: gets a Caller first, answers an exit code."""
-
-    def run(**arguments: object) -> int:
-        caller = Caller(click.get_current_context().ensure_object(Options))
-        try:
-            return function(caller, **arguments)
-        except Refusal as refusal:
-            return _refused(caller, refusal)
-        except ClamscannerdError as error:
-            return _failed(caller, error)
-        except BrokenPipeError:
-            return _reader_left()  # before click sees it, whose exit code for this is 1: "found"
-        finally:
-            caller.close()
-
-    run.__name__, run.__doc__ = function.__name__, function.__doc__
-    run.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-    made: click.Command = cli.command()(_options(run))
-    return made
 
 
 @command
 def paths(caller: Caller) -> int:
     """List what can be scanned."""
     answer = caller.six("get_scan_paths")
-    _print(caller, answer, text.paths_lines(answer["result"]["data"]))
+    print_answer(caller, answer, text.paths_lines(answer["result"]["data"]))
     return 0
 
 
@@ -109,7 +41,7 @@ def scan(caller: Caller, scan_type: str, wait: bool) -> int:  # noqa: FBT001
     position = data.get("queue_position")
     how = f"is number {position} in the queue" if position else "has been started"
     lines = [f"scan {text.safe(str(data.get('scan_id', '?')))} ({text.safe(scan_type)}) {how}"]
-    _print(caller, answer, [*lines, f"see how it goes: {caller.options.again('status')}"])
+    print_answer(caller, answer, [*lines, f"see how it goes: {caller.options.again('status')}"])
     return 0
 
 
@@ -121,7 +53,7 @@ def status(caller: Caller, wait: bool) -> int:  # noqa: FBT001
         return _wait_scan(caller, None) if caller.options.json else _wait_all(caller)
     answer = caller.six("get_scan_status")
     data: Json = answer["result"]["data"]
-    _print(caller, answer, text.status_lines(data))
+    print_answer(caller, answer, text.status_lines(data))
     if not caller.options.json:
         _print_task(caller.six("check_disinfection_status", last_id=NO_RECORDS))
     return text.scan_exit(data)
@@ -133,7 +65,7 @@ def cancel(caller: Caller) -> int:
     answer = caller.call("Scan.cancel", {})
     known: Json = answer if isinstance(answer, dict) else {}
     lines = [f"scan {text.safe(str(known.get('scan_id', '?')))}: {text.safe(str(known.get('state', 'cancelled')))}"]
-    _print(caller, answer, lines)
+    print_answer(caller, answer, lines)
     return 0
 
 
@@ -147,7 +79,7 @@ def infected(caller: Caller) -> int:
         found: Json = caller.six("get_scan_status")["result"]["data"]
         left = "no infected file stands any more; " if text.infected_count(found) else ""
         lines = [f"{left}{text.scan_name(found)}, {text.state(found)}: {text.result(found)}"]
-    _print(caller, answer, lines)
+    print_answer(caller, answer, lines)
     return FOUND if findings else 0
 
 
@@ -167,13 +99,13 @@ def disinfect(caller: Caller, action: str, files: Sequence[str], everything: boo
     if everything:
         asked: dict[str, object] = {"actions": {}, "others": action}
     else:
-        asked = {"actions": dict.fromkeys(_wire_names(caller.options, files), action)}
+        asked = {"actions": dict.fromkeys(wire_names(caller.options, files), action)}
     answer = caller.six("disinfect_files", **asked)
     data: Json = answer["result"]["data"]
     if wait:
         return _wait_task(caller, None if everything else len(files))
     line = f"task {text.safe(data['task_id'])} is under way, its log is {text.safe(data['log'])}"
-    _print(caller, answer, [line, f"see how it goes: {caller.options.again('status')}"])
+    print_answer(caller, answer, [line, f"see how it goes: {caller.options.again('status')}"])
     return 0
 
 
@@ -200,22 +132,6 @@ def call(caller: Caller, method: str, params: str) -> int:
     return 0
 
 
-def _print(caller: Caller, answer: object, lines: Sequence[str]) -> None:
-    for line in [text.json_line(answer)] if caller.options.json else lines:
-        out(line)
-
-
-def _wire_names(options: Options, files: Sequence[str]) -> list[str]:
-    """FILE arguments as the daemon lists them."""
-    from clamscannerd.client import to_wire
-
-    try:
-        home = pwd.getpwnam(options.user).pw_dir if options.user else pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:
-        home = "/"  # the daemon will say what is wrong with this account
-    return [to_wire(absolute(os.fsencode(name), os.fsencode(home))) for name in files]
-
-
 def _wait_scan(caller: Caller, scan_id: object) -> int:
     from clamscannerd.ctl import waiting
 
@@ -233,7 +149,7 @@ def _wait_scan(caller: Caller, scan_id: object) -> int:
     findings: list[Json] = []
     if not caller.options.json and text.infected_count(found):
         findings = caller.six("list_infected_files")["result"]["data"]
-    _print(caller, answer, [*text.infected_lines(findings), *text.status_lines(found)])
+    print_answer(caller, answer, [*text.infected_lines(findings), *text.status_lines(found)])
     return text.scan_exit(found)
 
 
@@ -272,8 +188,11 @@ def _wait_task(caller: Caller, total: int | None) -> int:
     data: Json = answer["result"]["data"]
     last: Json = data["details"][-1] if data["details"] else {"state": "error"}
     lines = [text.record_line(record) for record in data["details"]]
-    _print(caller, answer, [*lines, f"log: {text.safe(data['log'])}"])
+    print_answer(caller, answer, [*lines, f"log: {text.safe(data['log'])}"])
     return TROUBLE if last["state"] == "error" else 0
+
+
+cli.add_command(vault.quarantine)
 
 
 def main() -> int:
@@ -293,14 +212,8 @@ def main() -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:
-        return _reader_left()
+        return reader_left()
     return code if isinstance(code, int) else 0
-
-
-def _reader_left() -> int:
-    """Whoever read has left (`| head`). Python would complain at exit, when it flushes what was not taken."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return TROUBLE
 
 
 def _misused(error: click.ClickException) -> None:
@@ -311,18 +224,3 @@ def _misused(error: click.ClickException) -> None:
         return
     context = error.ctx if isinstance(error, click.UsageError) else None
     say(message.rstrip(".") + (f"; see {context.command_path} --help" if context else ""))
-
-
-def _refused(caller: Caller, refusal: Refusal) -> int:
-    if caller.options.json:
-        out(text.json_line(refusal.answer))
-    for sentence in refusal.errors:
-        say(sentence)
-    return TROUBLE
-
-
-def _failed(caller: Caller, error: ClamscannerdError) -> int:
-    if caller.options.json:
-        out(text.json_line({"error": {"code": error.code, "message": str(error), "data": error.data()}}))
-    say(str(error))
-    return TROUBLE

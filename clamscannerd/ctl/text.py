@@ -192,3 +192,42 @@ def scan_exit(status: Json) -> int:
         return 2
     counts: Mapping[str, int] = status.get("not_scanned") or {}
     return 2 if any(counts.get(reason) for reason in _TROUBLE) else 0
+
+
+def items_lines(items: Sequence[Json]) -> list[str]:
+    """`12  quarantined  until 2026-05-01 12:00:00  68 B  Eicar-Test  /home/anna/x`."""
+    if not items:
+        return ["the vault has nothing of this account"]
+    ids = max(len(str(item["id"])) for item in items)
+    states = max(len(safe(item["state"])) for item in items)
+    return [
+        f"{item['id']:>{ids}}  {safe(item['state']):<{states}}  until {moment(float(item['expires_at']))}"
+        f"  {size(int(item['size'])):>9}  {safe(item['signature'])}  {safe(item['file'])}"
+        for item in items
+    ]
+
+
+def item_lines(item: Json) -> list[str]:
+    """One item, a line for each thing known about it."""
+    task = item.get("task_id")
+    return [
+        f"item {item['id']}: {safe(item['file'])}",
+        f"  {safe(item['state'])}:".ljust(14) + f"{moment(float(item['kept_at']))}, {safe(item['signature'])}",
+        f"  kept until: {moment(float(item['expires_at']))}",
+        f"  content:    {size(int(item['size']))}, SHA-256 {safe(item['sha256'])}",
+        f"  file:       mode {safe(item['mode'])}, uid {item['owner']}, gid {item['group']}",
+        f"  written:    {moment(float(item['mtime']))}",
+        *([f"  task:       {safe(task)}"] if task else []),
+    ]
+
+
+def verified_lines(answer: Json) -> list[str]:
+    """`12 items, 12 intact`, and what is wrong."""
+    lines = [f"{plural(int(answer['items']), 'item')}, {answer['intact']} intact"]
+    lines += [f"damaged: item {item_id}" for item_id in answer["damaged"]]
+    if more := int(answer["damaged_count"]) - len(answer["damaged"]):
+        lines.append(f"damaged: {more} more")
+    lines += [f"without an item: {safe(stray)}" for stray in answer.get("strays") or ()]
+    if more := int(answer.get("stray_count") or 0) - len(answer.get("strays") or ()):
+        lines.append(f"without an item: {more} more")
+    return lines

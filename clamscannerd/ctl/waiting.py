@@ -63,12 +63,24 @@ class Poller:
         self._pause_s = min(LAST_PAUSE_S, self._pause_s * PAUSE_GROWTH)
 
     def ask(self, func: str, **params: object) -> Json:
-        """The next answer. Raises what Caller.six raises once the daemon has been away for AWAY_S."""
+        """The next answer of one of the six. Raises what Caller.six raises once the daemon has been away for AWAY_S."""
+        return self._over_restarts(lambda: self._caller.six(func, **params))
+
+    def call(self, method: str, **params: object) -> Json:
+        """The next result of any other call, an object."""
+
+        def once() -> Json:
+            answer = self._caller.call(method, params)
+            return answer if isinstance(answer, dict) else {}
+
+        return self._over_restarts(once)
+
+    def _over_restarts(self, ask: Callable[[], Json]) -> Json:
         from clamscannerd.client import RemoteError, Unreachable
 
         while True:
             try:
-                answer = self._caller.six(func, **params)
+                answer = ask()
             except Unreachable as error:
                 self._away(error)
             except RemoteError as error:
@@ -118,4 +130,20 @@ def task_end(caller: Caller, watcher: Watch, *, after: int = 0) -> Json:
             return answer
         # A full page means that more is there already: ask at once.
         if not data["details"]:
+            poller.pause()
+
+
+def restore_end(caller: Caller, watcher: Watch, task_id: str) -> Json:
+    """The answer of Task.get once the task has ended; `details` are all its records."""
+    poller = Poller(caller)
+    records: list[Json] = []
+    while True:
+        task = poller.call("Task.get", task_id=task_id, **({"last_id": records[-1]["id"]} if records else {}))
+        for record in task["details"]:
+            records.append(record)
+            watcher.record(record)
+        if task["state"] == "done":
+            task["details"] = records
+            return task
+        if not task["details"]:
             poller.pause()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from clamscannerd.ctl import calls, main, waiting
+from clamscannerd.ctl import calls, commands, main, waiting
 from tests.fakes.answers import (
     DISINFECTED,
     LOG,
@@ -316,6 +316,6 @@ def test_names_are_taken_against_the_named_users_home(monkeypatch: pytest.Monkey
     monkeypatch.chdir("/")
     options = calls.Options()
     options.user = pwd.getpwuid(os.getuid()).pw_name
-    assert main._wire_names(options, ["x"]) == ["/x"]
+    assert commands.wire_names(options, ["x"]) == ["/x"]
     options.user = "no-such-user-here"
-    assert main._wire_names(options, ["x"]) == ["/x"]
+    assert commands.wire_names(options, ["x"]) == ["/x"]

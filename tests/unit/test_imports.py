@@ -72,7 +72,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlite3": ("state",),
     "pyclamd": ("engine.control",),
     "systemd": ("systemd",),
-    "click": ("ctl.main",),
+    "click": ("ctl.main", "ctl.commands", "ctl.vault"),
     "rich": ("ctl.progress",),
 }
 """Who may import what comes from outside."""
