@@ -212,7 +212,7 @@ def item_lines(item: Json) -> list[str]:
     task = item.get("task_id")
     return [
         f"item {item['id']}: {safe(item['file'])}",
-        f"  {safe(item['state'])}:".ljust(14) + f"{moment(float(item['kept_at']))}, {safe(item['signature'])}",
+        f"  taken:      {moment(float(item['kept_at']))}, {safe(item['state'])}: {safe(item['signature'])}",
         f"  kept until: {moment(float(item['expires_at']))}",
         f"  content:    {size(int(item['size']))}, SHA-256 {safe(item['sha256'])}",
         f"  file:       mode {safe(item['mode'])}, uid {item['owner']}, gid {item['group']}",
