@@ -151,9 +151,11 @@ class _Run:
                     self.seq = step.seq
                     await self._step(link, step)
                 await self._sync(link)
-                done = await self._store.end_task(self.task.id, time.time())
-                await link.send(Log(fresh=False, lines=done + b"\n"))
+                # Until the log is whole the task runs: a crash here leaves it to the next start, which ends it right.
+                if done := await self._store.conclude_task(self.task.id):
+                    await link.send(Log(fresh=False, lines=done + b"\n"))
                 await self._sync(link)
+                await self._store.end_task(self.task.id, time.time())
         finally:
             self._link = None
         return True
@@ -301,7 +303,8 @@ class _Run:
     async def _issue(self, state: Literal["error", "warning"], message: str) -> None:
         if not self._log_failed:
             self._log_failed = True
-            await self._store.add_issue(self.task.id, state, message)
+            if not await self._store.add_issue(self.task.id, state, message):
+                log.warning("task %s: after its end: %s", self.task.public_id, message)
 
     async def _write_log_afresh(self, link: WorkerLink) -> None:
         """Everything that was recorded before, in messages of bounded size."""

@@ -313,6 +313,23 @@ async def test_a_task_ends_after_its_steps_and_says_nothing_more(store: Store) -
         await store.add_issue(task.id, "error", "too late")
 
 
+async def test_a_task_runs_until_its_concluded_log_is_written(store: Store) -> None:
+    await scanned(store, (b".",), [b"a"])
+    task = await asked(store, await store.standing_findings(1001, "ann"), Action.IGNORE)
+    await store.begin_task(task.id, 3.0)
+    with pytest.raises(LocalProtocolError, match="cannot end task 1: step 1 is waiting"):
+        await store.conclude_task(task.id)
+    await store.end_step(task.id, 1, Outcome.NO_ACTION, None, 4.0, "/home/ann/a", None, None)
+    record = await store.conclude_task(task.id)
+    assert (await store.records(task.id))[-1] == record
+    assert await store.add_issue(task.id, "warning", "too late") == b""
+    assert [job.id for job in (await store.recover()).tasks] == [task.id]  # killed here, it goes on
+    await store.begin_task(task.id, 5.0)
+    assert await store.conclude_task(task.id) == b""
+    assert await store.end_task(task.id, 6.0) == record
+    assert len(await store.records(task.id)) == 2
+
+
 async def test_public_ids_have_the_form_and_are_never_used_twice(store: Store) -> None:
     ids = []
     for _ in range(6):
