@@ -208,14 +208,23 @@ async def test_what_the_scan_under_way_will_look_at_is_not_counted_as_earlier(st
     assert await store.earlier_standing_count(1001, "ann") == 1
 
 
-@pytest.mark.parametrize(("reason", "standing"), [(Reason.UNREADABLE, 1), (Reason.VANISHED, 0)])
+@pytest.mark.parametrize(
+    ("skipped", "reason", "standing"),
+    [
+        (b"d/e/a", Reason.UNREADABLE, 1),
+        (b"d/e/a", Reason.VANISHED, 0),
+        (b"d/e", Reason.UNREADABLE, 1),
+        (b"d", Reason.VANISHED, 1),  # a directory that was elsewhere just then
+        (b"d/e/ab", Reason.UNREADABLE, 0),
+    ],
+)
 async def test_a_finding_that_could_not_be_scanned_again_still_stands(
-    store: Store, reason: Reason, standing: int
+    store: Store, skipped: bytes, reason: Reason, standing: int
 ) -> None:
-    await scanned(store, (b".",), [b"a"])
+    await scanned(store, (b".",), [b"d/e/a"])
     scan = await store.add_scan(ANN, "home", (b".",), 1001, 2.0)
     await store.begin_scan(scan.id, ENGINE, 2.0)
-    await store.add_not_scanned(scan.id, [(b"a", reason)])
+    await store.add_not_scanned(scan.id, [(skipped, reason)])
     await store.end_scan(scan.id, ScanState.DONE, Counts(total_files=1, not_scanned={reason: 1}), "", 2.0)
     assert await store.earlier_standing_count(1001, "ann") == standing
 
