@@ -37,6 +37,9 @@ MAX_FDS = 8
 MAX_TEXT = 1_000
 """Characters of a sentence from a worker; it cuts its own, a longer one is refused."""
 
+MAX_QUOTED = 300
+"""Characters of what is wrong with a message: enough for the path to the field and what stands there."""
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """Base: the tag on the wire is the class's name."""
@@ -304,4 +307,5 @@ def _decode(decoder: "msgspec.msgpack.Decoder[T]", packet: bytes) -> T:
     try:
         return decoder.decode(packet)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RemoteProtocolError(f"cannot take a message: {error}") from None
+        # msgspec quotes what it does not know as it came: any characters, as many as fit into a packet.
+        raise RemoteProtocolError(f"cannot take a message: {ascii(str(error))[:MAX_QUOTED]}") from None
