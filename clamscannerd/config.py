@@ -28,6 +28,9 @@ _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _LONGEST_S = 36_500 * 86_400
 """A hundred years: beyond some thousands there is no date any more."""
 
+_MOST_IN_FLIGHT = 64
+"""A single scan may have them all, and each is an open file of a worker, which may have 256. More gain nothing."""
+
 _WAITS = frozenset(
     {"server.line_timeout_s", "server.idle_timeout_s", "server.write_timeout_s", "accounts.lookup_timeout_s"}
     | {"engine.first_ping_timeout_s", "engine.ping_timeout_s", "engine.check_interval_s"}
@@ -284,6 +287,7 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
     need(config.server.max_message_bytes >= 4096, "server.max_message_bytes", "at least 4096")
     need(config.accounts.min_uid >= 1, "accounts.min_uid", "at least 1: root is never an account")
     need(config.scans.max_active >= 1, "scans.max_active", "at least 1")
+    need(config.scans.in_flight <= _MOST_IN_FLIGHT, "scans.in_flight", f"at most {_MOST_IN_FLIGHT}")
     need(config.tasks.max_active >= 1, "tasks.max_active", "at least 1")
     need(0 <= config.scans.nice <= 19, "scans.nice", "0 to 19")
     need(0 <= config.engine.nice <= 19, "engine.nice", "0 to 19")

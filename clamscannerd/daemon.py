@@ -20,8 +20,9 @@ import trio
 
 from clamscannerd import __version__, systemd
 from clamscannerd import config as configuration
+from clamscannerd import daemon_values as values
 from clamscannerd.config import Config
-from clamscannerd.engine.sessions import STOP_S, Engines, EngineSettings, open_engines
+from clamscannerd.engine.sessions import STOP_S, Engines, open_engines
 from clamscannerd.errors import ClamscannerdError, ConfigError, MonitorLost, StateError
 from clamscannerd.launch_engine import engine_places
 from clamscannerd.model import Account, TaskKind
@@ -31,17 +32,16 @@ from clamscannerd.pipeline.engineview import EngineView
 from clamscannerd.pipeline.link import one_of
 from clamscannerd.pipeline.restore import RestoreTurn
 from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
-from clamscannerd.pipeline.tasks import TaskJobs, TaskLimits
+from clamscannerd.pipeline.tasks import TaskJobs
 from clamscannerd.rpc.methods import build
-from clamscannerd.rpc.server import Server, ServerLimits
+from clamscannerd.rpc.server import Server
 from clamscannerd.service.accounts import Accounts
-from clamscannerd.service.context import Context, Settings
-from clamscannerd.service.scan_types import ScanType
+from clamscannerd.service.context import Context
 from clamscannerd.spawn import Spawner, open_spawner
 from clamscannerd.state.live import Live
-from clamscannerd.state.runner import Runner, Slots
-from clamscannerd.state.store import Store, StoreLimits, open_store
-from clamscannerd.state.vault import Vault, VaultLimits
+from clamscannerd.state.runner import Runner
+from clamscannerd.state.store import Store, open_store
+from clamscannerd.state.vault import Vault
 
 log = logging.getLogger(__name__)
 
@@ -101,14 +101,16 @@ class _Daemon:
         with one_of(MonitorLost, StateError, ConfigError, ClamscannerdError):
             async with (
                 open_spawner(monitor) as spawner,
-                open_store(self._state, _store_limits(config)) as store,
-                open_engines(_engine_settings(config), _PrivateEngine(spawner, config, system=self._system)) as engines,
+                open_store(self._state, values.store_limits(config)) as store,
+                open_engines(
+                    values.engine_settings(config), _PrivateEngine(spawner, config, system=self._system)
+                ) as engines,
             ):
                 await self._serve(spawner, store, engines)
 
     async def _serve(self, spawner: Spawner, store: Store, engines: Engines) -> None:
         config = self._config
-        vault = Vault(self._state / "vault", store, _vault_limits(config))
+        vault = Vault(self._state / "vault", store, values.vault_limits(config))
         locks = self._state / "locks"
         locks.mkdir(mode=0o700, exist_ok=True)
         await vault.clean()  # before any job: from then on what is half done is somebody's work
@@ -125,7 +127,7 @@ class _Daemon:
             vault=vault,
             spawner=spawner,
             engines=view,
-            limits=_task_limits(config),
+            limits=values.task_limits(config),
             turns={TaskKind.DISINFECT: DisinfectTurn, TaskKind.RESTORE: RestoreTurn, TaskKind.UNDO: RestoreTurn},
         )
         only_uid = None if self._system else os.geteuid()
@@ -135,7 +137,7 @@ class _Daemon:
         self._runner = Runner(
             store=store,
             locks=locks,
-            slots=_slots(config),
+            slots=values.slots(config),
             run_scan=self._scans.run,
             run_task=self._tasks.run,
             fail_task=self._tasks.fail,
@@ -154,10 +156,10 @@ class _Daemon:
             accounts=self._accounts,
             engine=engines.state,
             probe=look,
-            settings=_settings(config),
+            settings=values.settings(config),
         )
         self._admins = _admin_uids(config)
-        self._server = Server(build(self._context), limits=_server_limits(config), admins=lambda: self._admins)
+        self._server = Server(build(self._context), limits=values.server_limits(config), admins=lambda: self._admins)
         await self._live(spawner, store, vault, engines)
 
     async def _live(self, spawner: Spawner, store: Store, vault: Vault, engines: Engines) -> None:
@@ -205,12 +207,12 @@ class _Daemon:
                 if getattr(new, name) != getattr(self._config, name):
                     log.warning("a change of [%s] takes effect at the next start", name)
             self._config = new
-            self._server.limits = _server_limits(new)
+            self._server.limits = values.server_limits(new)
             self._admins = _admin_uids(new)
-            self._context.settings = _settings(new)
-            self._runner.slots = _slots(new)
+            self._context.settings = values.settings(new)
+            self._runner.slots = values.slots(new)
             self._scans.limits = self._scan_limits()
-            self._tasks.limits = _task_limits(new)
+            self._tasks.limits = values.task_limits(new)
             self._accounts.min_uid = new.accounts.min_uid
             self._runner.wake()
             log.info("configuration read again")
@@ -317,82 +319,3 @@ def _admin_uids(config: Config) -> frozenset[int]:
         except KeyError:
             log.warning("server.admins: there is no user %r", name)
     return frozenset(uids)
-
-
-def _store_limits(config: Config) -> StoreLimits:
-    state = config.state
-    return StoreLimits(
-        keep_per_account=state.keep_per_account,
-        keep_s=state.keep,
-        max_findings_per_scan=state.max_findings_per_scan,
-        max_not_scanned_per_scan=state.max_not_scanned_per_scan,
-    )
-
-
-def _vault_limits(config: Config) -> VaultLimits:
-    vault = config.vault
-    return VaultLimits(
-        keep_quarantined_s=vault.keep_quarantined,
-        keep_deleted_s=vault.keep_deleted,
-        max_bytes_per_account=vault.max_bytes_per_account,
-        max_items_per_account=vault.max_items_per_account,
-        min_free=vault.min_free,
-    )
-
-
-def _task_limits(config: Config) -> TaskLimits:
-    return TaskLimits(
-        step_timeout_s=config.tasks.step_timeout_s,
-        file_deadline_s=config.scans.file_deadline_s,
-        retries=config.scans.retries,
-    )
-
-
-def _server_limits(config: Config) -> ServerLimits:
-    server = config.server
-    return ServerLimits(
-        max_connections=server.max_connections,
-        max_connections_per_uid=server.max_connections_per_uid,
-        max_calls_per_uid=server.max_calls_per_uid,
-        max_message_bytes=server.max_message_bytes,
-        max_batch=server.max_batch,
-        max_depth=server.max_depth,
-        line_timeout_s=server.line_timeout_s,
-        idle_timeout_s=server.idle_timeout_s,
-        write_timeout_s=server.write_timeout_s,
-    )
-
-
-def _slots(config: Config) -> Slots:
-    return Slots(scans=config.scans.max_active, tasks=config.tasks.max_active)
-
-
-def _settings(config: Config) -> Settings:
-    types = {
-        name: ScanType(
-            id=name,
-            message=kind.message,
-            paths=tuple(os.fsencode(path) for path in kind.paths),
-            users=frozenset(kind.users),
-            groups=frozenset(kind.groups),
-        )
-        for name, kind in config.scan_types.items()
-        if kind.enabled
-    }
-    return Settings(scan_types=types, lost_after_s=config.engine.lost_after_s)
-
-
-def _engine_settings(config: Config) -> EngineSettings:
-    engine = config.engine
-    return EngineSettings(
-        sockets=engine.sockets,
-        clamd_conf=engine.clamd_conf,
-        database=engine.database,
-        max_file_size=engine.max_file_size,
-        max_scan_time_s=engine.max_scan_time_s,
-        max_threads=engine.max_threads,
-        first_ping_timeout_s=engine.first_ping_timeout_s,
-        ping_timeout_s=engine.ping_timeout_s,
-        check_interval_s=engine.check_interval_s,
-        auto_wait_s=engine.auto_wait_s,
-    )

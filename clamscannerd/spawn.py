@@ -107,14 +107,12 @@ class Spawner:
         name = os.fsencode(account.name)
         if not 0 < len(name) <= orders.MAX_TEXT_BYTES or b"\0" in name:
             raise SpawnRefused(f"cannot start a worker for {account.name!r}: no name that passwd can hold")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER_BYTES)
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHANNEL_BUFFER_BYTES)
+        try:
+            ours, fds = _channel(lock_fd)
+        except OSError as error:
+            raise SpawnRefused(f"cannot start a worker for {account.name}: {error.strerror}") from None
         self._last += 1
         worker = WorkerProcess(self, self._last, trio.socket.from_stdlib_socket(ours))
-        # Copies: a caller that is cancelled may close its own before the message has left.
-        fds = theirs.detach(), os.dup(lock_fd)
         with ExitStack() as undo:
             undo.callback(worker.channel.close)
             undo.callback(worker.kill_nowait)
@@ -253,6 +251,22 @@ def explain(status: int) -> str:
     if code < 0:
         return f"signal {-code}"
     return f"exit code {code}" + (f": {_MEANINGS[code]}" if code in _MEANINGS else "")
+
+
+def _channel(lock_fd: int) -> tuple[socket.socket, tuple[int, int]]:
+    """Our end of a new channel, and what goes down: the other end and a copy of the lock. OSError: no fd is left.
+
+    A copy: a caller that is cancelled may close its own before the message has left.
+    """
+    with ExitStack() as undo:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            undo.callback(end.close)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER_BYTES)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHANNEL_BUFFER_BYTES)
+        lock = os.dup(lock_fd)
+        undo.pop_all()
+    return ours, (theirs.detach(), lock)
 
 
 def _close(fds: tuple[int, ...]) -> None:

@@ -57,7 +57,10 @@ def ping(address: str, timeout_s: float) -> None:
 def version(address: str, timeout_s: float) -> Version:
     """What VERSION says. Raises EngineLost."""
     with _client(address, timeout_s, "ask the version of") as client:
-        return parse_version(client.version())
+        answer = client.version()
+    if not isinstance(answer, str):  # what is no UTF-8 pyclamd hands on as bytes
+        raise EngineLost(f"cannot use clamd at {address}: its version is {answer[:100]!r}")
+    return parse_version(answer)
 
 
 def stats(address: str, timeout_s: float) -> str:

@@ -90,9 +90,11 @@ class DisinfectTurn:
                 else:
                     return False
                 await self._sync(link)
-                done = await self._store.end_task(self.task.id, time.time())
-                await self._write_log([done])
+                # Until the log is whole the task runs: a crash here leaves it to the next start, which ends it right.
+                if done := await self._store.conclude_task(self.task.id):
+                    await self._write_log([done])
                 await self._sync(link)
+                await self._store.end_task(self.task.id, time.time())
         finally:
             self._link = None
         return True
@@ -300,7 +302,8 @@ class DisinfectTurn:
     async def _issue(self, state: Literal["error", "warning"], message: str) -> None:
         if not self._log_failed:
             self._log_failed = True
-            await self._store.add_issue(self.task.id, state, message)
+            if not await self._store.add_issue(self.task.id, state, message):
+                log.warning("task %s: after its end: %s", self.task.public_id, message)
 
     async def _write_log_afresh(self) -> None:
         """Everything that was recorded before."""

@@ -62,8 +62,8 @@ async def act_on_group(
 ) -> list[GroupEnd]:
     """The steps that were begun, in their order; the caller commits the ends. Raises WorkerFailed.
 
-    A content that was kept stays kept, also of a step that did not end: that step is `doing`, and is done alone like one
-    after a crash, which knows what is stored.
+    A content that was kept stays kept, also of a step that did not end: that step is `doing`, and is done alone like
+    one after a crash, which knows what is stored.
     """
     items = await vault.begin_group(account, steps, captures, time.time())
     if not items:

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import trio
 
+MOST = 64
+"""For one scan, however large the engine and the machine: each is an open file of its worker, which may have 256."""
+
 
 class Shares:
     """Scans register while they run; `wait_changed` wakes when the share of each is another."""
@@ -15,7 +18,7 @@ class Shares:
 
     def share(self) -> int:
         """Files in flight for one scan; at least one, so that nobody waits for others to end."""
-        return max(1, self._budget() // max(1, self._active))
+        return min(MOST, max(1, self._budget() // max(1, self._active)))
 
     def join(self) -> None:
         self._active += 1

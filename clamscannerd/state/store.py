@@ -256,6 +256,10 @@ class Store(RestoreStore):
     async def add_issue(self, task_id: int, state: Literal["error", "warning"], message: str) -> bytes:
         return await self._db.write(store_tasks.add_issue, task_id, state, message)
 
+    async def conclude_task(self, task_id: int) -> bytes:
+        """The done record, for the log; the task still runs. b"": it was made before."""
+        return await self._db.write(store_tasks.conclude, task_id)
+
     async def end_task(self, task_id: int, now: float) -> bytes:
         """The done record. Every step must have ended."""
         return await self._db.write(store_tasks.end, task_id, now)

@@ -124,13 +124,33 @@ def end(c: sqlite3.Connection, scan_id: int, state: ScanState, counts: Counts, m
     )
     _save_counts(c, scan_id, counts)
     if state is ScanState.DONE and _lists_are_whole(c, scan_id, counts):
-        c.execute(
-            "UPDATE finding INDEXED BY finding_standing SET state = 'cleared'"
-            " WHERE account = ? AND scan < ? AND state = 'standing' AND covers(?, path)"
-            " AND path NOT IN (SELECT path FROM not_scanned WHERE scan = ? AND reason <> 'vanished')",
-            (row["account"], scan_id, row["paths"], scan_id),
-        )
+        _clear_what_was_looked_at(c, scan_id, row)
     return scan_of(_row(c, scan_id))
+
+
+def _clear_what_was_looked_at(c: sqlite3.Connection, scan_id: int, row: sqlite3.Row) -> None:
+    """Older findings that this scan covered and did not find again. Not those that it could not look at: unreadable,
+    or beneath a directory that was (or that was not at its place just then)."""
+    skipped = c.execute("SELECT path, reason FROM not_scanned WHERE scan = ?", (scan_id,)).fetchall()
+    unseen = {skip["path"] for skip in skipped if skip["reason"] != Reason.VANISHED}
+    shut = {skip["path"] for skip in skipped}
+    older = c.execute(
+        "SELECT id, path FROM finding INDEXED BY finding_standing"
+        " WHERE account = ? AND scan < ? AND state = 'standing' AND covers(?, path)",
+        (row["account"], scan_id, row["paths"]),
+    ).fetchall()
+    c.executemany(
+        "UPDATE finding SET state = 'cleared' WHERE id = ?",
+        [(one["id"],) for one in older if one["path"] not in unseen and not _beneath(one["path"], shut)],
+    )
+
+
+def _beneath(path: bytes, directories: set[bytes]) -> bool:
+    while (cut := path.rfind(b"/")) > 0:
+        path = path[:cut]
+        if path in directories:
+            return True
+    return False
 
 
 def _lists_are_whole(c: sqlite3.Connection, scan_id: int, counts: Counts) -> bool:

@@ -254,15 +254,26 @@ def append(
 
 
 def add_issue(c: sqlite3.Connection, task_id: int, state: str, message: str) -> bytes:
-    """Trouble around the steps; `state` is "error" or "warning"."""
+    """Trouble around the steps; `state` is "error" or "warning". b"": too late, the done record is the last."""
     if _row(c, task_id)["state"] == TaskState.DONE:
         raise LocalProtocolError(f"cannot add an issue to task {task_id}: its done record is the last")
+    if _done_record(c, task_id) is not None:
+        return b""
     return append(c, task_id, "issue", state, {"state": state}, clipped(message))
 
 
-def end(c: sqlite3.Connection, task_id: int, now: float) -> bytes:
-    """running -> done, with the done record. Every step must have ended."""
-    move(c, task_id, TaskState.DONE)
+def _done_record(c: sqlite3.Connection, task_id: int) -> bytes | None:
+    row = c.execute("SELECT body FROM record WHERE task = ? AND kind = 'done'", (task_id,)).fetchone()
+    return None if row is None else bytes(row["body"])
+
+
+def conclude(c: sqlite3.Connection, task_id: int) -> bytes:
+    """The done record, to be written to the log before the task ends. b"": it was made before.
+
+    A task that was `done` before its log was would be left so by a crash: nobody takes up what is done.
+    """
+    if _done_record(c, task_id) is not None:
+        return b""
     if (step := next_step(c, task_id)) is not None:
         raise LocalProtocolError(f"cannot end task {task_id}: step {step.seq} is {step.state}")
     rows = c.execute(
@@ -271,8 +282,15 @@ def end(c: sqlite3.Connection, task_id: int, now: float) -> bytes:
     numbers = {(Action(row["action"]), Outcome(row["outcome"])): row["number"] for row in rows}
     errors = c.execute("SELECT count(*) FROM record WHERE task = ? AND kind = 'error'", (task_id,)).fetchone()[0]
     state, message = summary(numbers, errors)
-    c.execute("UPDATE task SET state = 'done', ended_at = ? WHERE id = ?", (now, task_id))
     return append(c, task_id, "done", "done", {"state": state, "status": "done"}, message)
+
+
+def end(c: sqlite3.Connection, task_id: int, now: float) -> bytes:
+    """running -> done, concluded if it was not yet; the done record. Every step must have ended."""
+    move(c, task_id, TaskState.DONE)
+    record = conclude(c, task_id) or _done_record(c, task_id) or b""
+    c.execute("UPDATE task SET state = 'done', ended_at = ? WHERE id = ?", (now, task_id))
+    return record
 
 
 def records(c: sqlite3.Connection, task_id: int, after_id: int, limit: int) -> list[bytes]:

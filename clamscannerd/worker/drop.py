@@ -59,7 +59,8 @@ def run(target: str = "clamscannerd.worker.main") -> NoReturn:
     for further in getattr(module, "PRELOAD", ()):
         import_module(further)
     time.tzset()  # reads /etc/localtime, which nobody can after this
-    sys.exit(module.serve(channel_fd=CHANNEL_FD, home=home, uid=uid, seals=seal.seal(home)))
+    # Not sys.exit: nothing is buffered, and taking the interpreter apart cost 15 ms, a quarter of a short worker.
+    os._exit(module.serve(channel_fd=CHANNEL_FD, home=home, uid=uid, seals=seal.seal(home)))
 
 
 def _leave(status: int, why: str) -> NoReturn:

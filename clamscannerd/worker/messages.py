@@ -46,6 +46,9 @@ MAX_FDS = 8
 MAX_TEXT = 1_000
 """Characters of a sentence from a worker; it cuts its own, a longer one is refused."""
 
+MAX_QUOTED = 300
+"""Characters of what is wrong with a message: enough for the path to the field and what stands there."""
+
 
 # --- down: commands ---------------------------------------------------------------------------------------------
 
@@ -353,4 +356,5 @@ def _decode(decoder: "msgspec.msgpack.Decoder[T]", packet: bytes) -> T:
     try:
         return decoder.decode(packet)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RemoteProtocolError(f"cannot take a message: {error}") from None
+        # msgspec quotes what it does not know as it came: any characters, as many as fit into a packet.
+        raise RemoteProtocolError(f"cannot take a message: {ascii(str(error))[:MAX_QUOTED]}") from None

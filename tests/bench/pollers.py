@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 _RECEIVE_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
+_LAST_ANSWERS_S = 0.01
 
 
 class _Line:
@@ -81,7 +82,7 @@ def poll(sides: tuple[Side, Side], period_s: float, seconds: float) -> tuple[lis
                 if not line.waits:
                     line.ask()
                 heapq.heappush(due, (at + period_s, next(order), line))
-        wait = max(0.0, due[0][0] - time.perf_counter()) if due else _TIMEOUT_S
+        wait = max(0.0, due[0][0] - time.perf_counter()) if due else _LAST_ANSWERS_S
         for fd, _ in epoll.poll(wait):
             lines[fd].read()
     epoll.close()

@@ -157,6 +157,15 @@ def test_the_control_plane_answers(clamd: Clamd) -> None:
     control.ping(clamd.socket_path, 30)
 
 
+@pytest.mark.parametrize("version", [b"ClamAV 1.4.6\xff", b"\x80" * 5_000, b"", b"nothing"])
+def test_what_is_no_version_is_engine_lost(version: bytes) -> None:
+    with FakeClamd() as fake:
+        fake.version = version
+        with pytest.raises(EngineLost, match="its version is") as lost:
+            control.version(fake.socket_path, 10)
+        assert len(str(lost.value)) < 1_000
+
+
 def test_nobody_there_is_engine_lost(clamd: Clamd) -> None:
     del clamd
     for call in (control.ping, control.version, control.stats, control.reload):

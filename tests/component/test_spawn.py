@@ -1,10 +1,11 @@
 """spawn.py against a scripted monitor: many jobs at once, refusals, lost monitors, and fds that never leak."""
 
 import os
+import resource
 import socket
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 import trio
@@ -124,6 +125,41 @@ async def test_a_name_that_would_end_the_monitor_is_not_sent(name: str) -> None:
     async with scripted() as (spawner, _):
         with pytest.raises(SpawnRefused):
             await spawn(spawner, Account(uid=1001, gid=0, name=name, home=b"/"))
+
+
+@pytest.mark.parametrize("left", [0, 1, 2])
+async def test_without_an_fd_left_a_spawn_is_refused_and_leaks_none(left: int) -> None:
+    """Of the three that it needs; when there are some again, it works."""
+    async with scripted() as (spawner, script), trio.open_nursery() as nursery:
+        lock = os.open("/dev/null", os.O_RDONLY)
+        before = os.listdir("/proc/self/fd")
+        with no_more_fds_than(left), pytest.raises(SpawnRefused, match="cannot start a worker for alice: Too many"):
+            await spawner.spawn(ALICE, lock)
+        assert os.listdir("/proc/self/fd") == before
+        os.close(lock)
+        nursery.start_soon(spawn, spawner)
+        asked = await script.take()
+        await script.say(orders.STARTED, asked.job, 5)
+        await script.say(orders.EXITED, asked.job, 9)
+
+
+@contextmanager
+def no_more_fds_than(number: int) -> Iterator[None]:
+    """`number` more fds can be opened; the rest is taken."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
+    taken = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+        for _ in range(number):
+            os.close(taken.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
 
 
 async def test_a_cancelled_spawn_is_killed() -> None:

@@ -208,14 +208,23 @@ async def test_what_the_scan_under_way_will_look_at_is_not_counted_as_earlier(st
     assert await store.earlier_standing_count(1001, "ann") == 1
 
 
-@pytest.mark.parametrize(("reason", "standing"), [(Reason.UNREADABLE, 1), (Reason.VANISHED, 0)])
+@pytest.mark.parametrize(
+    ("skipped", "reason", "standing"),
+    [
+        (b"d/e/a", Reason.UNREADABLE, 1),
+        (b"d/e/a", Reason.VANISHED, 0),
+        (b"d/e", Reason.UNREADABLE, 1),
+        (b"d", Reason.VANISHED, 1),  # a directory that was elsewhere just then
+        (b"d/e/ab", Reason.UNREADABLE, 0),
+    ],
+)
 async def test_a_finding_that_could_not_be_scanned_again_still_stands(
-    store: Store, reason: Reason, standing: int
+    store: Store, skipped: bytes, reason: Reason, standing: int
 ) -> None:
-    await scanned(store, (b".",), [b"a"])
+    await scanned(store, (b".",), [b"d/e/a"])
     scan = await store.add_scan(ANN, "home", (b".",), 1001, 2.0)
     await store.begin_scan(scan.id, ENGINE, 2.0)
-    await store.add_not_scanned(scan.id, [(b"a", reason)])
+    await store.add_not_scanned(scan.id, [(skipped, reason)])
     await store.end_scan(scan.id, ScanState.DONE, Counts(total_files=1, not_scanned={reason: 1}), "", 2.0)
     assert await store.earlier_standing_count(1001, "ann") == standing
 
@@ -311,6 +320,23 @@ async def test_a_task_ends_after_its_steps_and_says_nothing_more(store: Store) -
     assert msgspec.json.decode(await store.end_task(task.id, 4.0))["state"] == "success"
     with pytest.raises(LocalProtocolError, match="its done record is the last"):
         await store.add_issue(task.id, "error", "too late")
+
+
+async def test_a_task_runs_until_its_concluded_log_is_written(store: Store) -> None:
+    await scanned(store, (b".",), [b"a"])
+    task = await asked(store, await store.standing_findings(1001, "ann"), Action.IGNORE)
+    await store.begin_task(task.id, 3.0)
+    with pytest.raises(LocalProtocolError, match="cannot end task 1: step 1 is waiting"):
+        await store.conclude_task(task.id)
+    await store.end_step(task.id, 1, Outcome.NO_ACTION, None, 4.0, "/home/ann/a", None, None)
+    record = await store.conclude_task(task.id)
+    assert (await store.records(task.id))[-1] == record
+    assert await store.add_issue(task.id, "warning", "too late") == b""
+    assert [job.id for job in (await store.recover()).tasks] == [task.id]  # killed here, it goes on
+    await store.begin_task(task.id, 5.0)
+    assert await store.conclude_task(task.id) == b""
+    assert await store.end_task(task.id, 6.0) == record
+    assert len(await store.records(task.id)) == 2
 
 
 async def test_public_ids_have_the_form_and_are_never_used_twice(store: Store) -> None:

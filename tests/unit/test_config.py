@@ -104,6 +104,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "messages too short": ("[server]\nmax_message_bytes = 100\n", "server.max_message_bytes", "at least 4096"),
     "root as an account": ("[accounts]\nmin_uid = 0\n", "accounts.min_uid", "root is never an account"),
     "no scans at all": ("[scans]\nmax_active = 0\n", "scans.max_active", "at least 1"),
+    "more at the engine than fds": ("[scans]\nin_flight = 65\n", "scans.in_flight", "at most 64"),
     "no thread": ("[engine]\nmax_threads = 0\n", "engine.max_threads", "at least 1"),
     "beyond nice": ("[scans]\nnice = 20\n", "scans.nice", "0 to 19"),
     "a file size beyond clamd": ("[engine]\nmax_file_size = '3G'\n", "engine.max_file_size", "at most 2G"),

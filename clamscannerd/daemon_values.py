@@ -1,0 +1,92 @@
+"""Config -> the plain values that each part of [daemon] is built with, or given anew by a reload. Pure."""
+
+import os
+
+from clamscannerd.config import Config
+from clamscannerd.engine.sessions import EngineSettings
+from clamscannerd.pipeline.tasks import TaskLimits
+from clamscannerd.rpc.server import ServerLimits
+from clamscannerd.service.context import Settings
+from clamscannerd.service.scan_types import ScanType
+from clamscannerd.state.runner import Slots
+from clamscannerd.state.store import StoreLimits
+from clamscannerd.state.vault import VaultLimits
+
+
+def store_limits(config: Config) -> StoreLimits:
+    state = config.state
+    return StoreLimits(
+        keep_per_account=state.keep_per_account,
+        keep_s=state.keep,
+        max_findings_per_scan=state.max_findings_per_scan,
+        max_not_scanned_per_scan=state.max_not_scanned_per_scan,
+    )
+
+
+def vault_limits(config: Config) -> VaultLimits:
+    vault = config.vault
+    return VaultLimits(
+        keep_quarantined_s=vault.keep_quarantined,
+        keep_deleted_s=vault.keep_deleted,
+        max_bytes_per_account=vault.max_bytes_per_account,
+        max_items_per_account=vault.max_items_per_account,
+        min_free=vault.min_free,
+    )
+
+
+def task_limits(config: Config) -> TaskLimits:
+    return TaskLimits(
+        step_timeout_s=config.tasks.step_timeout_s,
+        file_deadline_s=config.scans.file_deadline_s,
+        retries=config.scans.retries,
+    )
+
+
+def server_limits(config: Config) -> ServerLimits:
+    server = config.server
+    return ServerLimits(
+        max_connections=server.max_connections,
+        max_connections_per_uid=server.max_connections_per_uid,
+        max_calls_per_uid=server.max_calls_per_uid,
+        max_message_bytes=server.max_message_bytes,
+        max_batch=server.max_batch,
+        max_depth=server.max_depth,
+        line_timeout_s=server.line_timeout_s,
+        idle_timeout_s=server.idle_timeout_s,
+        write_timeout_s=server.write_timeout_s,
+    )
+
+
+def slots(config: Config) -> Slots:
+    return Slots(scans=config.scans.max_active, tasks=config.tasks.max_active)
+
+
+def settings(config: Config) -> Settings:
+    types = {
+        name: ScanType(
+            id=name,
+            message=kind.message,
+            paths=tuple(os.fsencode(path) for path in kind.paths),
+            users=frozenset(kind.users),
+            groups=frozenset(kind.groups),
+        )
+        for name, kind in config.scan_types.items()
+        if kind.enabled
+    }
+    return Settings(scan_types=types, lost_after_s=config.engine.lost_after_s)
+
+
+def engine_settings(config: Config) -> EngineSettings:
+    engine = config.engine
+    return EngineSettings(
+        sockets=engine.sockets,
+        clamd_conf=engine.clamd_conf,
+        database=engine.database,
+        max_file_size=engine.max_file_size,
+        max_scan_time_s=engine.max_scan_time_s,
+        max_threads=engine.max_threads,
+        first_ping_timeout_s=engine.first_ping_timeout_s,
+        ping_timeout_s=engine.ping_timeout_s,
+        check_interval_s=engine.check_interval_s,
+        auto_wait_s=engine.auto_wait_s,
+    )
