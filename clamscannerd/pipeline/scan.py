@@ -165,10 +165,13 @@ class _Attempt:
     async def _follow(self, link: WorkerLink) -> tuple[ScanState, str]:
         """Take replies until Scanned; beside it, tell the worker of its share and of a cancel."""
         outcome: list[Scanned] = []
+        # One in line, for an answer and the next question may cross: more is a worker that does not wait for answers.
+        ask, asked = trio.open_memory_channel[str](1)
         with one_of(WorkerFailed):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tell_shares, link)
                 nursery.start_soon(self._tell_cancel, link)
+                nursery.start_soon(self._bring_sessions, link, asked)
                 saved = trio.current_time()
                 while True:
                     reply = await link.receive()
@@ -176,7 +179,10 @@ class _Attempt:
                         outcome.append(reply)
                         break
                     if isinstance(reply, NeedSession):
-                        nursery.start_soon(self._bring_session, link, reply.reason)
+                        try:
+                            ask.send_nowait(reply.reason)
+                        except trio.WouldBlock:
+                            raise WorkerFailed("worker asked for a session again before it had one") from None
                         continue
                     await self._record(reply)
                     if trio.current_time() - saved > _SAVE_S:
@@ -200,9 +206,11 @@ class _Attempt:
                 self._live.progress(reply.counts, reply.current)
             case Found():
                 new = [NewFinding(path=f.path, identity=f.identity, signature=f.signature) for f in reply.files]
+                before = len(self._live.infected)
                 for finding in await self._store.add_findings(scan_id, new, time.time()):
                     self._live.infected[finding.path] = None
-                    log.info("scan %d: %r is infected: %s", scan_id, finding.path, finding.signature)
+                if more := len(self._live.infected) - before:  # not a line each: names and numbers are the user's
+                    log.info("scan %d: %d more infected files, %d in all", scan_id, more, before + more)
             case Cleared():
                 await self._store.clear_findings(scan_id, list(reply.paths))
                 for path in reply.paths:
@@ -211,6 +219,10 @@ class _Attempt:
                 await self._store.add_not_scanned(scan_id, [(f.path, f.reason) for f in reply.files])
             case _:
                 raise WorkerFailed(f"worker sent {type(reply).__name__} during a scan")
+
+    async def _bring_sessions(self, link: WorkerLink, asked: trio.MemoryReceiveChannel[str]) -> None:
+        async for reason in asked:
+            await self._bring_session(link, reason)
 
     async def _bring_session(self, link: WorkerLink, reason: str) -> None:
         log.info("scan %d: new session wanted: %r", self._live.scan.id, reason[:200])
