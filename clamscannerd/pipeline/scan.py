@@ -43,6 +43,9 @@ CANCELLED = "the scan was cancelled: what it found until then stands"
 
 _SAVE_S = 5.0  # counts of a running scan reach the disk this often: after a crash it starts over anyway
 _PARK_S = 5.0  # one commit; a disk that takes longer leaves the scan `running`, which the next start recovers
+_SESSIONS = 50  # lost and replaced in one scan: clamd reloads a few times a day, and a bad file breaks two
+_FILES_A_SESSION = 1_000  # so many files allow one more,
+_MOST_FILES = 10_000_000  # up to here: the number is the worker's word
 _CANCEL_S = 10.0  # a worker told to cancel answers within one reply of the engine
 
 
@@ -167,7 +170,7 @@ class _Attempt:
         outcome: list[Scanned] = []
         # One in line, for an answer and the next question may cross: more is a worker that does not wait for answers.
         ask, asked = trio.open_memory_channel[str](1)
-        with one_of(WorkerFailed):
+        with one_of(WorkerFailed, EngineLost):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tell_shares, link)
                 nursery.start_soon(self._tell_cancel, link)
@@ -221,7 +224,11 @@ class _Attempt:
                 raise WorkerFailed(f"worker sent {type(reply).__name__} during a scan")
 
     async def _bring_sessions(self, link: WorkerLink, asked: trio.MemoryReceiveChannel[str]) -> None:
+        lost = 0
         async for reason in asked:
+            lost += 1
+            if lost > _SESSIONS + min(self._live.counts.total_files, _MOST_FILES) // _FILES_A_SESSION:
+                raise EngineLost(f"{lost} sessions with the engine broke, the last by {reason[:200]!r}")
             await self._bring_session(link, reason)
 
     async def _bring_session(self, link: WorkerLink, reason: str) -> None:

@@ -13,7 +13,7 @@ from clamscannerd.model import Account, Counts, Identity, Reason, Scan, ScanStat
 from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
 from clamscannerd.state.live import Live
 from clamscannerd.state.store import Store, StoreLimits, open_store
-from clamscannerd.worker.messages import Found, FoundFile, NeedSession, Recheck, Scanned, Sessions
+from clamscannerd.worker.messages import Found, FoundFile, NeedSession, Progress, Recheck, Scanned, Sessions
 from tests.fakes.scripted_worker import Engine, Script, Scripts, Worker, engine_view
 
 ANN = Account(uid=1001, gid=1001, name="ann", home=b"/home/ann")
@@ -115,6 +115,20 @@ async def test_a_worker_may_lose_one_session_after_the_other(store: Store, nurse
     place = Place(store, nursery, loser)
     ended = await place.scan()
     assert (ended.state, ended.resumed, place.engine.sessions) == (ScanState.DONE, 0, 41)
+
+
+async def test_a_scan_that_loses_sessions_without_end_fails_and_says_why(store: Store, nursery: trio.Nursery) -> None:
+    async def insatiable(worker: Worker) -> None:
+        await begun(worker)
+        while True:
+            await worker.say(Progress(counts=counts(30_000, 0), current=b""), NeedSession(reason="send: Too many"))
+            await worker.until(Sessions)
+
+    place = Place(store, nursery, insatiable)
+    ended = await place.scan()
+    assert (ended.state, ended.resumed) == (ScanState.FAILED, 0)
+    assert ended.message == "cannot finish the scan: 81 sessions with the engine broke, the last by 'send: Too many'"
+    assert place.engine.sessions == 81
 
 
 # What it says
