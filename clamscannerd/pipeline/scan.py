@@ -107,7 +107,7 @@ class ScanJobs:
                     log.warning("scan %d: attempt %d: %s", live.scan.id, attempt, error)
                     if attempt > self.limits.retries:
                         return ScanState.FAILED, f"cannot finish the scan: {error}"
-                    live.scan = await self.store.park_scan(live.scan.id)
+                    live.parked(await self.store.park_scan(live.scan.id))
                 except EngineLost as error:
                     return ScanState.FAILED, f"cannot finish the scan: {error}"
         return ScanState.FAILED, f"cannot finish the scan: it took longer than {self.limits.deadline_s:g} s"
@@ -195,7 +195,7 @@ class _Attempt:
         return self._end(outcome[0])
 
     def _end(self, reply: Scanned) -> tuple[ScanState, str]:
-        self._live.progress(reply.counts, b"")
+        self._live.progress(reply.counts, b"", final=reply.complete)
         if reply.complete:
             return ScanState.DONE, ""
         if self._live.cancelled.is_set():

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from clamscannerd.model import Account, Counts, Identity, Reason, Scan, ScanState
+from clamscannerd.model import Account, Counts, EngineInfo, Identity, Reason, Scan, ScanState
 from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
 from clamscannerd.state.live import Live
 from clamscannerd.state.store import Store, StoreLimits, open_store
@@ -147,3 +147,52 @@ async def test_findings_cost_the_log_a_line_for_a_batch(
     await Place(store, nursery, finder).scan()
     lines = [record.getMessage() for record in caplog.records if "infected" in record.getMessage()]
     assert lines == ["scan 1: 100 more infected files, 100 in all", "scan 1: 1 more infected files, 101 in all"]
+
+
+# Totals
+
+
+async def test_totals_never_shrink_when_a_scan_starts_over_and_add_up_at_its_end(
+    store: Store, nursery: trio.Nursery
+) -> None:
+    seen: list[int] = []
+
+    async def look(worker: Worker, *messages: Progress) -> None:
+        for message in messages:
+            await worker.say(message)
+            await trio.testing.wait_all_tasks_blocked()
+            seen.append(place.shown().total_files)
+
+    async def dies(worker: Worker) -> None:
+        await begun(worker)
+        await look(worker, Progress(counts=counts(500, 20), current=b"a"))
+
+    async def ends(worker: Worker) -> None:
+        await begun(worker)
+        seen.append(place.shown().total_files)
+        await look(worker, Progress(counts=counts(3, 0), current=b"a"), Progress(counts=counts(600, 0), current=b"a"))
+        # Two hundred were deleted since they were counted first.
+        await worker.say(Scanned(counts=counts(400, 390, vanished=10), complete=True, reason=""))
+
+    place = Place(store, nursery, dies, ends)
+    ended = await place.scan()
+    assert seen == [500, 500, 500, 600]
+    assert (ended.counts.total_files, ended.counts.total_bytes) == (400, 4_000)
+    assert ended.counts.scanned_files + sum(ended.counts.not_scanned.values()) == ended.counts.total_files
+
+
+async def test_totals_outlive_a_restart_of_the_daemon(store: Store, nursery: trio.Nursery) -> None:
+    async def look(worker: Worker) -> None:
+        await begun(worker)
+        assert place.shown().total_files == 500
+        await worker.say(Scanned(counts=counts(20, 20), complete=True, reason=""))
+
+    scan = await store.add_scan(ANN, "home", (b".",), ANN.uid, time.time())
+    begun_scan = await store.begin_scan(scan.id, EngineInfo(), time.time())
+    await store.save_progress(scan.id, counts(500, 20), begun_scan.engine)
+    await store.recover()
+    place = Place(store, nursery, look)
+    again = await store.get_scan(scan.id)
+    assert again is not None
+    ended = await place.run(again)
+    assert (ended.state, ended.resumed, ended.counts.total_files) == (ScanState.DONE, 1, 20)
