@@ -57,13 +57,17 @@ def reserve(
 
 
 def _make_room(c: sqlite3.Connection, owner: int, path: bytes, size: int, caps: Caps) -> list[ItemFile]:
-    """Copies of deleted files give way, oldest first: as many as it takes, and none if all would not do."""
+    """Copies of deleted files give way, oldest first: as many as it takes, and none if all would not do.
+
+    Not one whose step is at hand: on the word that it is kept, the file is about to go.
+    """
     used = _usage(c, owner)
     over_bytes = used.bytes + size - caps.max_bytes
     over_items = used.items + 1 - caps.max_items
     evicted: list[ItemFile] = []
     rows = c.execute(
-        "SELECT id, file, size FROM item WHERE account = ? AND state = 'kept' AND action = 'delete'"
+        "SELECT id, file, size FROM item WHERE account = ? AND state = 'kept' AND action = 'delete' AND NOT EXISTS"
+        " (SELECT 1 FROM step s WHERE s.task = item.task AND s.seq = item.seq AND s.state <> 'ended')"
         " ORDER BY kept_at, id",
         (owner,),
     )
@@ -122,9 +126,14 @@ def remove(c: sqlite3.Connection, item_id: int) -> ItemFile | None:
 
 
 def remove_expired(c: sqlite3.Connection, now: float, limit: int) -> list[ItemFile]:
-    """kept -> removed for up to `limit` items whose time is over."""
+    """kept -> removed for up to `limit` items whose time is over, and whose task is.
+
+    A clock may be set on by a month between a step and its recovery, which relies on the item.
+    """
     rows = c.execute(
-        "SELECT id, file FROM item WHERE state = 'kept' AND expires_at <= ? ORDER BY expires_at LIMIT ?", (now, limit)
+        "SELECT id, file FROM item WHERE state = 'kept' AND expires_at <= ? AND NOT EXISTS"
+        " (SELECT 1 FROM task t WHERE t.id = item.task AND t.state <> 'done') ORDER BY expires_at LIMIT ?",
+        (now, limit),
     ).fetchall()
     _mark_removed(c, [row["id"] for row in rows])
     return [ItemFile(item_id=row["id"], file=row["file"], state="removed") for row in rows]
