@@ -184,7 +184,7 @@ class EngineInfo(Frozen, frozen=True, kw_only=True):
 
 
 class Scan(Frozen, frozen=True, kw_only=True):
-    """One scan of one account. Field meanings: state/schema.sql."""
+    """One scan of one account. Field meanings: state/schema.py."""
 
     id: int
     uid: int

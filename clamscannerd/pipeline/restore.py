@@ -136,7 +136,7 @@ def _command(step: RestoreStep, item: Item, meta: FileMeta, *, again: bool) -> R
 
 def _place(item: Item) -> MessagePlace | None:
     """Of a message: where it goes back to. Asked for in another directory (`to`), it becomes a file of its own."""
-    if not item.part:
+    if not item.part or not item.notice:  # without a notice nothing was overwritten: only `to` can have it
         return None
     return MessagePlace(
         start=item.start,

@@ -44,6 +44,9 @@ CANCELLED = "the scan was cancelled: what it found until then stands"
 
 _SAVE_S = 5.0  # counts of a running scan reach the disk this often: after a crash it starts over anyway
 _PARK_S = 5.0  # one commit; a disk that takes longer leaves the scan `running`, which the next start recovers
+_SESSIONS = 50  # lost and replaced in one scan: clamd reloads a few times a day, and a bad file breaks two
+_FILES_A_SESSION = 1_000  # so many files allow one more,
+_MOST_FILES = 10_000_000  # up to here: the number is the worker's word
 _CANCEL_S = 10.0  # a worker told to cancel answers within one reply of the engine
 
 
@@ -105,7 +108,7 @@ class ScanJobs:
                     log.warning("scan %d: attempt %d: %s", live.scan.id, attempt, error)
                     if attempt > self.limits.retries:
                         return ScanState.FAILED, f"cannot finish the scan: {error}"
-                    live.scan = await self.store.park_scan(live.scan.id)
+                    live.parked(await self.store.park_scan(live.scan.id))
                 except EngineLost as error:
                     return ScanState.FAILED, f"cannot finish the scan: {error}"
         return ScanState.FAILED, f"cannot finish the scan: it took longer than {self.limits.deadline_s:g} s"
@@ -166,10 +169,13 @@ class _Attempt:
     async def _follow(self, link: WorkerLink) -> tuple[ScanState, str]:
         """Take replies until Scanned; beside it, tell the worker of its share and of a cancel."""
         outcome: list[Scanned] = []
-        with one_of(WorkerFailed):
+        # One in line, for an answer and the next question may cross: more is a worker that does not wait for answers.
+        ask, asked = trio.open_memory_channel[str](1)
+        with one_of(WorkerFailed, EngineLost):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tell_shares, link)
                 nursery.start_soon(self._tell_cancel, link)
+                nursery.start_soon(self._bring_sessions, link, asked)
                 saved = trio.current_time()
                 while True:
                     reply = await link.receive()
@@ -177,7 +183,10 @@ class _Attempt:
                         outcome.append(reply)
                         break
                     if isinstance(reply, NeedSession):
-                        nursery.start_soon(self._bring_session, link, reply.reason)
+                        try:
+                            ask.send_nowait(reply.reason)
+                        except trio.WouldBlock:
+                            raise WorkerFailed("worker asked for a session again before it had one") from None
                         continue
                     await self._record(reply)
                     if trio.current_time() - saved > _SAVE_S:
@@ -187,7 +196,7 @@ class _Attempt:
         return self._end(outcome[0])
 
     def _end(self, reply: Scanned) -> tuple[ScanState, str]:
-        self._live.progress(reply.counts, b"")
+        self._live.progress(reply.counts, b"", final=reply.complete)
         if reply.complete:
             return ScanState.DONE, ""
         if self._live.cancelled.is_set():
@@ -201,9 +210,11 @@ class _Attempt:
                 self._live.progress(reply.counts, reply.current)
             case Found():
                 new = [NewFinding(path=f.path, identity=f.identity, signature=f.signature) for f in reply.files]
+                before = len(self._live.infected)
                 for finding in await self._store.add_findings(scan_id, new, time.time()):
                     self._live.infected[finding.path] = None
-                    log.info("scan %d: %r is infected: %s", scan_id, finding.path, finding.signature)
+                if more := len(self._live.infected) - before:  # not a line each: names and numbers are the user's
+                    log.info("scan %d: %d more infected files, %d in all", scan_id, more, before + more)
             case FoundMessages():
                 await self._store.add_messages(scan_id, reply.path, reply.messages, reply.total)
             case Cleared():
@@ -214,6 +225,14 @@ class _Attempt:
                 await self._store.add_not_scanned(scan_id, [(f.path, f.reason) for f in reply.files])
             case _:
                 raise WorkerFailed(f"worker sent {type(reply).__name__} during a scan")
+
+    async def _bring_sessions(self, link: WorkerLink, asked: trio.MemoryReceiveChannel[str]) -> None:
+        lost = 0
+        async for reason in asked:
+            lost += 1
+            if lost > _SESSIONS + min(self._live.counts.total_files, _MOST_FILES) // _FILES_A_SESSION:
+                raise EngineLost(f"{lost} sessions with the engine broke, the last by {reason[:200]!r}")
+            await self._bring_session(link, reason)
 
     async def _bring_session(self, link: WorkerLink, reason: str) -> None:
         log.info("scan %d: new session wanted: %r", self._live.scan.id, reason[:200])

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from clamscannerd.errors import Refused, SpawnRefused, WorkerFailed
-from clamscannerd.model import LOG_NAME, Account, Scan, ScanState, TaskState
+from clamscannerd.model import LOG_NAME, SCAN_ENDED, Account, Scan, ScanState, TaskState
 from clamscannerd.rpc.names import to_wire
 from clamscannerd.service.accounts import Entry
 from clamscannerd.service.context import Context
@@ -145,6 +145,8 @@ async def disinfect_files(
     scan = await context.store.latest_scan(account.uid, account.name)
     if scan is None:
         return refused(func, f"cannot disinfect: {NO_SCAN}")
+    if scan.state not in SCAN_ENDED:  # its list is not whole yet: what is missing on it would be called unknown
+        return refused(func, f"cannot disinfect: a scan of this account is already {scan.state.value}")
     findings = await context.store.standing_findings(account.uid, account.name)
     try:
         chosen = select(account.home, findings, actions, others)

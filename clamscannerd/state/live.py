@@ -30,9 +30,15 @@ class LiveScan:
     def counts(self) -> Counts:
         return self.scan.counts
 
+    def parked(self, scan: Scan) -> None:
+        """Interrupted; what was counted until now is not all in the row."""
+        self.scan = msgspec.structs.replace(scan, counts=self.counts)
+
     def restart(self, scan: Scan, earlier: list[bytes]) -> None:
-        """A worker begins at the beginning; `earlier` was found before an interruption."""
-        self.scan = msgspec.structs.replace(scan, counts=Counts())
+        """A worker begins at the beginning; `earlier` was found before an interruption, as were the totals."""
+        old = self.scan.counts
+        counts = Counts(total_files=old.total_files, total_bytes=old.total_bytes)
+        self.scan = msgspec.structs.replace(scan, counts=counts)
         self.infected = dict.fromkeys(earlier)
         self._samples.clear()
 
@@ -40,15 +46,17 @@ class LiveScan:
         """The engine that answers from now on."""
         self.scan = msgspec.structs.replace(self.scan, engine=info)
 
-    def progress(self, counts: Counts, current: bytes) -> None:
-        """Totals and counts never shrink, whatever a worker says."""
+    def progress(self, counts: Counts, current: bytes, *, final: bool = False) -> None:
+        """Totals never shrink while the tree is still being counted, be it anew. `final`: it was walked to its end, and
+        the sum must hold: what an earlier count had and this walk did not meet is no part of it."""
         old = self.scan.counts
-        merged = msgspec.structs.replace(
-            counts,
-            total_files=max(old.total_files, counts.total_files),
-            total_bytes=max(old.total_bytes, counts.total_bytes),
-        )
-        self.scan = msgspec.structs.replace(self.scan, counts=merged)
+        if not final:
+            counts = msgspec.structs.replace(
+                counts,
+                total_files=max(old.total_files, counts.total_files),
+                total_bytes=max(old.total_bytes, counts.total_bytes),
+            )
+        self.scan = msgspec.structs.replace(self.scan, counts=counts)
         self.current = current
         done = counts.scanned_files + sum(counts.not_scanned.values())
         now = trio.current_time()

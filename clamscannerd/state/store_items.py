@@ -132,13 +132,17 @@ def reserve(
 
 
 def _make_room(c: sqlite3.Connection, owner: int, path: bytes, size: int, caps: Caps) -> list[ItemFile]:
-    """Copies of deleted files give way, oldest first: as many as it takes, and none if all would not do."""
+    """Copies of deleted files give way, oldest first: as many as it takes, and none if all would not do.
+
+    Not one whose step is at hand: on the word that it is kept, the file is about to go.
+    """
     used = _usage(c, owner)
     over_bytes = used.bytes + size - caps.max_bytes
     over_items = used.items + 1 - caps.max_items
     evicted: list[ItemFile] = []
     rows = c.execute(
-        "SELECT id, file, size, place FROM item WHERE account = ? AND state = 'kept' AND action = 'delete'"
+        "SELECT id, file, size, place FROM item WHERE account = ? AND state = 'kept' AND action = 'delete' AND NOT EXISTS"
+        " (SELECT 1 FROM step s WHERE s.task = item.task AND s.seq = item.seq AND s.state <> 'ended')"
         " ORDER BY kept_at, id",
         (owner,),
     )
@@ -197,9 +201,13 @@ def remove(c: sqlite3.Connection, item_id: int) -> ItemFile | None:
 
 
 def remove_expired(c: sqlite3.Connection, now: float, limit: int) -> list[ItemFile]:
-    """kept -> removed for up to `limit` items whose time is over. One that is being restored waits for its end."""
+    """kept -> removed for up to `limit` items whose time is over, and whose task is; not while one is being restored.
+
+    A clock may be set on by a month between a step and its recovery, which relies on the item.
+    """
     rows = c.execute(
         "SELECT * FROM item i WHERE state = 'kept' AND expires_at <= ? AND NOT EXISTS"
+        " (SELECT 1 FROM task t WHERE t.id = i.task AND t.state <> 'done') AND NOT EXISTS"
         " (SELECT 1 FROM restore_step r WHERE r.item = i.id AND r.state <> 'ended') ORDER BY expires_at LIMIT ?",
         (now, limit),
     ).fetchall()

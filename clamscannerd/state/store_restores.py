@@ -65,17 +65,21 @@ def _add_steps(c: sqlite3.Connection, task_id: int, items: Sequence[Item], to: b
         "INSERT INTO restore_step (task, seq, item, path, target, make_dirs, force, state)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting')",
         [
-            (task_id, seq, item.id, item.path, _target(item.path, to), to is not None, force)
+            (task_id, seq, item.id, item.path, _target(item, to), to is not None, force)
             for seq, item in enumerate(items, start=1)
         ],
     )
 
 
-def _target(path: bytes, to: bytes | None) -> bytes:
-    """`to` is b"" for the home itself."""
+def _target(item: Item, to: bytes | None) -> bytes:
+    """`to` is b"" for the home itself. A message of a mailbox becomes a file named after both."""
     if to is None:
-        return path
-    return (to + b"/" if to else b"") + path.rpartition(b"/")[2]
+        return item.path
+    name = item.path.rpartition(b"/")[2]
+    if item.part:
+        number = b".message-%d" % item.id
+        name = name[: 255 - len(number)] + number
+    return (to + b"/" if to else b"") + name
 
 
 def add_undo(

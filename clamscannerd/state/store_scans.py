@@ -150,7 +150,7 @@ def _beneath(path: bytes, directories: set[bytes]) -> bool:
         path = path[:cut]
         if path in directories:
             return True
-    return False
+    return b"." in directories  # the home itself
 
 
 def _lists_are_whole(c: sqlite3.Connection, scan_id: int, counts: Counts) -> bool:

@@ -107,8 +107,12 @@ class Feed:
         except BlockingIOError:  # clamd reads nothing now: verdicts first
             self._again.appendleft(flight)
             return False
+        except (BrokenPipeError, ConnectionResetError) as error:  # over something that was sent before
+            self._again.appendleft(flight)
+            self._lose(f"send: {error.strerror}")
+            return False
         except OSError as error:
-            # Not always the engine's end: ETOOMANYREFS is what this user's own fds in flight elsewhere make of it.
+            # Not the engine's end: ETOOMANYREFS is what this user's own fds in flight elsewhere make of it.
             flight.losses += 1
             if flight.losses >= MAX_LONELY_LOSSES:
                 self._give_up(flight, "error")

@@ -231,7 +231,7 @@ class Mailbox:
     def append(self, content_fd: int, length: int, *, again: bool) -> None:
         """As a deliverer would, after a blank line; once: `again` looks for what an earlier try has written."""
         size = os.fstat(self.fd).st_size
-        done = self._written_before(content_fd, length) if again else 0
+        done = self.written_before(content_fd, length) if again else 0
         if done == length:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -269,7 +269,7 @@ class Mailbox:
                 os.ftruncate(self.fd, size)
             raise
 
-    def _written_before(self, content_fd: int, length: int) -> int:
+    def written_before(self, content_fd: int, length: int) -> int:
         """Bytes of the content that an earlier try appended: all, a torn beginning at the end of the file, or 0."""
         size = os.fstat(self.fd).st_size
         whole = sha256_of_range(content_fd, 0, length)
@@ -305,6 +305,15 @@ class Kept(Frozen, frozen=True, kw_only=True):
     @property
     def hit(self) -> Hit:
         return Hit(start=self.start, end=self.end, before=self.before, signature=self.signature)
+
+
+def is_begun(box: Mailbox, kept: Kept, content_fd: int) -> bool:
+    """Whether an earlier try to put the message back has written anything. `box` is open."""
+    length = kept.end - kept.start
+    stands = sha256_of_range(box.fd, kept.start, kept.end)
+    if stands == kept.after:
+        return False
+    return stands == kept.before or _is_torn(box, kept, content_fd) or box.written_before(content_fd, length) > 0
 
 
 def put_back(box: Mailbox, kept: Kept, content_fd: int, *, again: bool) -> str:

@@ -32,7 +32,7 @@ from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel
 from clamscannerd.worker.hashing import sha256_of
 from clamscannerd.worker.mailbox import MailboxError
-from clamscannerd.worker.mailrestore import restore_message
+from clamscannerd.worker.mailrestore import has_begun, restore_message
 from clamscannerd.worker.restorewire import Restore, Restored
 
 Rescan = Callable[[int, bytes], tuple[Verdict, str]]
@@ -108,7 +108,8 @@ class Restorer:
         """A message, into its mailbox."""
         if os.fstat(fd).st_size != step.size or sha256_of(fd) != step.sha256:
             raise _cannot("what came from the vault is not what was kept")
-        said, signature = self._ask_engine(step, fd)
+        begun = step.again and has_begun(self._channel, self._kernel, self._home_fd, step, fd)
+        said, signature = ("", "") if begun and not step.force else self._ask_engine(step, fd)
         try:
             how = restore_message(self._channel, self._kernel, self._home_fd, step, fd)
         except MailboxError as error:

@@ -216,6 +216,7 @@ async def test_what_the_scan_under_way_will_look_at_is_not_counted_as_earlier(st
         (b"d/e", Reason.UNREADABLE, 1),
         (b"d", Reason.VANISHED, 1),  # a directory that was elsewhere just then
         (b"d/e/ab", Reason.UNREADABLE, 0),
+        (b".", Reason.UNREADABLE, 1),
     ],
 )
 async def test_a_finding_that_could_not_be_scanned_again_still_stands(

@@ -10,8 +10,10 @@ import pytest
 
 from clamscannerd.model import RestoreOutcome
 from clamscannerd.worker import xattrs
+from clamscannerd.worker.beneath import Kernel
+from clamscannerd.worker.mailbox import Hit, Mailbox
 from clamscannerd.worker.messages import MAX_MESSAGE_BYTES, NeedSession, NoSession, Sessions, decode_reply
-from clamscannerd.worker.restorewire import Restore, Restored, RestoreJob
+from clamscannerd.worker.restorewire import MessagePlace, Restore, Restored, RestoreJob
 from tests.fakes.realclamd import EICAR, EICAR_NAME, RealClamd
 from tests.fakes.worker_peer import WorkerPeer, clamd_session
 
@@ -312,3 +314,50 @@ def try_once(home: Path, clamd: RealClamd, wrapper: list[str], code: str | None,
             with clamd_session(clamd.socket_path) as session:
                 worker.send(Sessions(fds=1, max_file_size=1 << 30, clean_allowed=True), [session.fileno()])
     return False
+
+
+BEFORE = b"From a@example.org Mon Jan  1 00:00:00 2024\nSubject: one\n\nhello\n\n"
+MESSAGE = b"From c@example.org Mon Jan  1 00:00:00 2024\nSubject: bad\n\n" + (EICAR + b"\n") * 100 + b"\n"
+AFTER = b"From e@example.org Mon Jan  1 00:00:00 2024\nSubject: three\n\nbye\n"
+
+
+class TestMessage:
+    """A message of a mailbox goes back into it."""
+
+    def step(self, home: Path, **changes: object) -> tuple[Restore, bytes]:
+        """The mailbox as a cleanse left it, and the step; and the notice."""
+        path = home / "box"
+        path.write_bytes(BEFORE + MESSAGE + AFTER)
+        start, end = len(BEFORE), len(BEFORE) + len(MESSAGE)
+        hit = Hit(start=start, end=end, before=hashlib.sha256(MESSAGE).digest(), signature="X")
+        home_fd = os.open(home, os.O_RDONLY)
+        try:
+            with Mailbox(Kernel(), home_fd, b"box", CAPTURE, lambda _: None, known=True) as box:
+                notice = b"".join(box.notice_for(hit, 7, 1.0))
+        finally:
+            os.close(home_fd)
+        path.write_bytes(BEFORE + notice + AFTER)
+        place = MessagePlace(
+            start=start, end=end, notice=hashlib.sha256(notice).digest(), item=7, signature="X", kept_at=1.0
+        )
+        return restore(b"box", MESSAGE, message=place, **changes), notice
+
+    def test_it_takes_the_place_of_its_notice(self, home: Path, worker: WorkerPeer, clamd: RealClamd) -> None:
+        step, _ = self.step(home, force=True)
+        assert done(worker, clamd, step, MESSAGE).outcome is RestoreOutcome.RESTORED
+        assert (home / "box").read_bytes() == BEFORE + MESSAGE + AFTER
+
+    def test_still_detected_it_stays_in_the_vault(self, home: Path, worker: WorkerPeer, clamd: RealClamd) -> None:
+        for again in (False, True):
+            step, notice = self.step(home, again=again)
+            assert done(worker, clamd, step, MESSAGE).outcome is RestoreOutcome.NO_ACTION
+            assert (home / "box").read_bytes() == BEFORE + notice + AFTER
+
+    def test_torn_by_a_crash_it_is_made_whole_whatever_the_engine_says(self, home: Path, worker: WorkerPeer) -> None:
+        """The engine is not even asked: a message that stands there half must not stay so."""
+        step, notice = self.step(home, again=True)
+        (home / "box").write_bytes(BEFORE + MESSAGE[:2048] + notice[2048:] + AFTER)
+        send(worker, step, MESSAGE)
+        assert worker.expect(Restored).outcome is RestoreOutcome.RESTORED
+        assert (home / "box").read_bytes() == BEFORE + MESSAGE + AFTER
+        assert os.listdir(home) == ["box"]

@@ -115,7 +115,7 @@ def worker_of(daemon: RunningDaemon, person: Person) -> int:
 
     def found() -> int | None:
         workers = started_by_monitor(daemon, "csd-worker")
-        return next((pid for pid in workers if _uid(pid) == person.uid), None)
+        return next((pid for pid in workers if uid_of(pid) == person.uid), None)
 
     return wait_for(found, f"a worker of {person.name}")
 
@@ -155,7 +155,8 @@ def _open_files(pid: int, person: Person) -> list[bytes]:
     return found
 
 
-def _uid(pid: int) -> int:
+def uid_of(pid: int) -> int:
+    """Its real uid; -1 when it is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,8 @@ from tests.fakes.accounts import Person
 from tests.fakes.clamd import FakeClamd, Fault
 from tests.fakes.realclamd import EICAR, EICAR_NAME
 from tests.fakes.running import PeerClient, RunningDaemon, wait_for
-from tests.integration.people import balanced, engine_socket, fill, no_engine, put, wait_state
-
-OPEN = 0o666  # as Debian's clamd socket is
+from tests.integration.fake_engine import OPEN, fake_engine, listen
+from tests.integration.people import balanced, fill, put, wait_state
 
 CONFIG = """
 [engine]
@@ -27,21 +25,8 @@ file_deadline_s = 2
 """
 
 
-@contextmanager
-def fake_engine(*, lost_after_s: float = 120, wait_s: float = 30) -> Iterator[tuple[RunningDaemon, FakeClamd]]:
-    """A daemon on a scriptable clamd that is not started yet."""
-    with no_engine(config=CONFIG.format(lost_after_s=lost_after_s, wait_s=wait_s)) as daemon:
-        fake = FakeClamd(engine_socket(daemon))
-        try:
-            yield daemon, fake
-        finally:
-            fake.close()
-
-
-def listen(fake: FakeClamd) -> None:
-    """For a daemon that is not root."""
-    fake.start()
-    os.chmod(fake.socket_path, OPEN)
+def config(*, lost_after_s: float = 120, wait_s: float = 30) -> str:
+    return CONFIG.format(lost_after_s=lost_after_s, wait_s=wait_s)
 
 
 def begin(client: PeerClient) -> str:
@@ -60,7 +45,7 @@ def refusal(client: PeerClient) -> str | None:
 
 def test_without_an_engine_a_scan_waits_and_runs_when_one_comes(alice: Person, bob: Person) -> None:
     put(alice, "bad")
-    with fake_engine() as (daemon, fake), daemon.client(alice.uid) as client:
+    with fake_engine(config()) as (daemon, fake), daemon.client(alice.uid) as client:
         assert begin(client).startswith("the scan waits for the engine: ")
         status = client.good("get_scan_status")
         assert (status["state"], status["queue_position"], status["scan_complete"]) == ("queued", 1, 0)
@@ -77,7 +62,7 @@ def test_without_an_engine_a_scan_waits_and_runs_when_one_comes(alice: Person, b
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[tuple[RunningDaemon, FakeClamd]]:
     """Refuses as soon as its engine is lost."""
-    with fake_engine(lost_after_s=0) as (daemon, fake):
+    with fake_engine(config(lost_after_s=0)) as (daemon, fake):
         yield daemon, fake
 
 
@@ -131,7 +116,7 @@ def test_an_engine_lost_for_too_long_is_said_and_nothing_is_scanned(
 @pytest.fixture(scope="module")
 def engine() -> Iterator[tuple[RunningDaemon, FakeClamd]]:
     """One that answers health checks and misbehaves by file."""
-    with fake_engine() as (daemon, fake):
+    with fake_engine(config()) as (daemon, fake):
         listen(fake)
         wait_for(lambda: "engine ready" in daemon.log(), "the engine")
         yield daemon, fake
@@ -158,7 +143,7 @@ def test_a_file_that_breaks_the_engine_is_neither_clean_nor_infected_and_harms_n
         assert status["not_scanned"] in ({}, {reason: 1})
         listed = [file for file in listed if not file["file"].endswith("/evil")]
     else:
-        assert status["not_scanned"] == {reason: 1}
+        assert status["not_scanned"] == {reason: 1}, (status, daemon.log()[-1500:])
         assert status["scanned_file_count"] == 30
     assert (status["state"], balanced(status)) == ("done", True)
     assert listed == [{"file": f"{alice.home}/d000000/f000020", "virus_type": EICAR_NAME}]
@@ -214,7 +199,7 @@ def test_a_signature_of_any_bytes_is_shown_as_text(engine: tuple[RunningDaemon, 
 def test_an_engine_that_goes_away_in_mid_scan_is_waited_for(alice: Person) -> None:
     """Verdicts that were missing are asked for again; nothing is taken for clean meanwhile."""
     fill(alice, 50, infected=[49])
-    with fake_engine() as (daemon, fake), daemon.client(alice.uid) as client:
+    with fake_engine(config()) as (daemon, fake), daemon.client(alice.uid) as client:
         fake.faults = dict.fromkeys(range(20, 10_000), Fault.DELAY)
         listen(fake)
         client.good("start_scan", {"scan_type": "home"})
@@ -230,7 +215,7 @@ def test_an_engine_that_goes_away_in_mid_scan_is_waited_for(alice: Person) -> No
 
 def test_an_engine_that_stays_away_fails_the_scan_with_its_reason(alice: Person, bob: Person) -> None:
     fill(alice, 50, infected=[0])
-    with fake_engine(wait_s=1) as (daemon, fake), daemon.client(alice.uid) as client:
+    with fake_engine(config(wait_s=1)) as (daemon, fake), daemon.client(alice.uid) as client:
         fake.faults = dict.fromkeys(range(20, 10_000), Fault.DELAY)
         listen(fake)
         client.good("start_scan", {"scan_type": "home"})

@@ -20,7 +20,7 @@ from tests.fakes.aftermath import LOG_NAME, check_log, leftovers, rows, vault
 from tests.fakes.flipper import Flipper
 from tests.fakes.manifest import contents, manifest, names
 from tests.fakes.realclamd import MARKER
-from tests.fakes.running import PeerClient, RunningDaemon
+from tests.fakes.running import END_TIMEOUT_S, PeerClient, RunningDaemon, wait_for
 
 FLIPS = 20_000
 FILES = 120
@@ -91,7 +91,12 @@ def infected(place: str, file: int) -> bytes:
 def disinfect(client: PeerClient, actions: dict[str, str]) -> list[dict[str, Any]]:
     """Each single answer must come soon, whatever the worker is led into."""
     client.sock.settimeout(NEVER_BLOCKS_S)
-    return client.disinfect(actions)
+    client.good("disinfect_files", {"actions": actions})
+    nothing = {"last_id": 2 * len(actions)}  # asking for all details each time would cost more than the task
+    wait_for(
+        lambda: client.good("check_disinfection_status", nothing)["status"] == "done", "the end", 2 * END_TIMEOUT_S
+    )
+    return client.wait_disinfection()
 
 
 def check_answers(daemon: RunningDaemon, home: str, details: list[dict[str, Any]], bad: set[bytes]) -> Counter[str]:
