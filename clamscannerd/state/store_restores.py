@@ -224,8 +224,10 @@ def progress(c: sqlite3.Connection, task: Task) -> TaskProgress:
 
 
 def delete(c: sqlite3.Connection, account: Account, item_ids: Sequence[int], now: float) -> list[ItemFile]:
-    """kept -> removed for all of these items, or for none. Refused: one of them is being restored."""
+    """kept -> removed for all of these items, or for none. Refused: one is being restored, or just taken away."""
     for item in wanted(c, account, item_ids, now):
+        if c.execute("SELECT 1 FROM task WHERE id = ? AND state <> 'done'", (item.task_id,)).fetchone():
+            raise Refused(f"cannot delete item {item.id}: the task that took it away is under way")
         if c.execute("SELECT 1 FROM restore_step WHERE item = ? AND state <> 'ended'", (item.id,)).fetchone():
             raise Refused(f"cannot delete item {item.id}: it is being restored")
     return [gone for item_id in item_ids if (gone := store_items.remove(c, item_id)) is not None]

@@ -403,3 +403,23 @@ def restore_if_it_lives(client: Client, ids: list[int]) -> bool:
         task_id = answer["task_id"]
         return wait_for(look, "the restore to end")
     return False
+
+
+BEFORE = b"From a@example.org Mon Jan  1 00:00:00 2024\nSubject: one\n\nhello\n\n"
+INFECTED = b"From c@example.org Mon Jan  1 00:00:00 2024\nSubject: bad\n\n" + (EICAR + b"\n") * 20 + b"\n"
+
+
+def test_a_message_goes_back_into_its_mailbox_or_becomes_a_file(daemon: RunningDaemon, anna: Person) -> None:
+    path = put(anna, "mail/box", BEFORE + INFECTED + BEFORE)
+    with daemon.client(anna.uid) as client:
+        task_id = take(client, "cleanse_mailbox")
+        assert EICAR not in path.read_bytes()
+        (item,) = items(client, state="mailbox-cleansed")
+        undone = ended(client, client.call("Task.undo", {"task_id": task_id, "force": True})["task_id"])
+        assert states(undone["details"]) == ["restored", "success"]
+        assert path.read_bytes() == BEFORE + INFECTED + BEFORE
+        take(client, "cleanse_mailbox")
+        (item,) = items(client)
+        assert states(restore(client, [item["id"]], to=".", force=True)) == ["restored", "success"]
+    assert Path(anna.home, f"box.message-{item['id']}").read_bytes() == INFECTED
+    assert EICAR not in path.read_bytes()
