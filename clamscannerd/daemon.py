@@ -111,6 +111,7 @@ class _Daemon:
         vault = Vault(self._state / "vault", store, values.vault_limits(config))
         locks = self._state / "locks"
         locks.mkdir(mode=0o700, exist_ok=True)
+        await vault.clean()  # before any job: from then on what is half done is somebody's work
         recovered = await store.recover()
         if recovered.scans or recovered.tasks:
             log.info("going on with %d scans and %d tasks", len(recovered.scans), len(recovered.tasks))
@@ -255,7 +256,7 @@ def _alive(spawner: Spawner, store: Store) -> Callable[[], Awaitable[None]]:
 
 async def _keep_vault(vault: Vault) -> None:
     """At start compare files with rows; then remove what is past its time, again and again."""
-    report = await vault.check()
+    report = await vault.survey()
     if report.stray_count or report.missing_count:
         log.error("vault: %d files without a row, %d items without a file", report.stray_count, report.missing_count)
     while True:

@@ -8,7 +8,7 @@
 
 The index (store_items.py) goes ahead and behind: a row `receiving` before a file has a name, `kept` after it is on
 disk, so that after a crash every file is accounted for. An aborted receive leaves nothing; what a crash left is
-cleaned by check() at start. A file without any row is reported and never removed: it may be all that is left of
+cleaned by clean() at start. A file without any row is reported and never removed: it may be all that is left of
 somebody's file, the index having come back from an older copy.
 
 Caps and the file system's reserve are looked at before a byte is taken. Refused is the answer to everything that
@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import msgspec
 import trio
 
 from clamscannerd.errors import LocalProtocolError, Refused, RemoteProtocolError, StateError
@@ -173,12 +174,22 @@ class Vault:
             raise StateError(f"cannot {verb} vault {self._directory}: {error.strerror}") from error
 
     async def check(self) -> VaultReport:
-        """At start: clean what a crash left half done, and compare files with rows, one folder at a time."""
+        """clean() and survey()."""
+        cleaned = await self.clean()
+        return msgspec.structs.replace(await self.survey(), cleaned=cleaned)
+
+    async def clean(self) -> int:
+        """At start, before any job: remove what a crash left half received or half removed; how many."""
         passing = [one for one in await self._store.items_in_passing() if one.file not in self._receiving]
+        with self._mapped("clean"):
+            await self._unlink(tuple(passing))
+        return len(passing)
+
+    async def survey(self) -> VaultReport:
+        """Compare files with rows, one folder at a time, at any time. Changes nothing."""
         strays: list[str] = []
         missing: list[int] = []
         with self._mapped("check"):
-            await self._unlink(tuple(passing))
             for number in range(256):
                 await self._check_folder(f"{number:02x}", strays, missing)
         return VaultReport(
@@ -186,7 +197,6 @@ class Vault:
             stray_count=len(strays),
             missing=tuple(missing[:NAMED_IN_REPORT]),
             missing_count=len(missing),
-            cleaned=len(passing),
         )
 
     async def _check_folder(self, prefix: str, strays: list[str], missing: list[int]) -> None:
@@ -284,7 +294,7 @@ class Incoming:
         try:
             item = await vault._store.keep_item(self._item_id, self._writer.sha256, vault.expires_at(action, now), now)
         except StateError:
-            # Whether the commit reached the disk is unknown: the file must not go. check() decides by the row.
+            # Whether the commit reached the disk is unknown: the file must not go. clean() decides by the row.
             self._settled = True
             raise
         self._settled = True
