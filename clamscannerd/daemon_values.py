@@ -37,6 +37,7 @@ def vault_limits(config: Config) -> VaultLimits:
 def task_limits(config: Config) -> TaskLimits:
     return TaskLimits(
         step_timeout_s=config.tasks.step_timeout_s,
+        silence_s=config.scans.silence_s,
         file_deadline_s=config.scans.file_deadline_s,
         retries=config.scans.retries,
     )

@@ -6,9 +6,11 @@ captured file, and the vault knows whether its content is safe. Records are comm
 the home after; a task that goes on writes the log afresh from them.
 """
 
+import contextlib
 import logging
 import secrets
 import time
+from collections.abc import Iterator
 from typing import Literal
 
 import trio
@@ -63,9 +65,10 @@ NO_MAILBOXES = "cannot cleanse it: this version cannot cleanse mailboxes; the fi
 
 
 class TaskLimits(Frozen, frozen=True, kw_only=True):
-    """Bounds of a task; defaults and reasons stand in config.Tasks and config.Vault."""
+    """Bounds of a task; defaults and reasons stand in config.Tasks, config.Scans and config.Vault."""
 
-    step_timeout_s: float
+    step_timeout_s: float  # of a whole step: a worker that sends a byte now and then does not keep it alive
+    silence_s: float
     file_deadline_s: float
     retries: int
 
@@ -140,7 +143,7 @@ class _Run:
         """All steps that are left, then the end. False: the daemon stops, and the rest waits."""
         jobs = self._jobs
         try:
-            async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.step_timeout_s) as link:
+            async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.silence_s) as link:
                 self._link = link
                 size = jobs.engines.view().max_file_size
                 await link.send(ActJob(max_file_size=size, file_deadline_s=jobs.limits.file_deadline_s))
@@ -194,6 +197,14 @@ class _Run:
         if step.action is Action.CLEANSE_MAILBOX:
             await self.record(step, Outcome.ERROR, NO_MAILBOXES, gone=False)
             return
+        with self._in_time(f"end step {step.seq}"):
+            reply, item = await self._act(link, step, stored, again=again)
+        await self._end(step, reply, item)
+
+    async def _act(
+        self, link: WorkerLink, step: Step, stored: Item | None, *, again: bool
+    ) -> tuple[Acted, Item | None]:
+        """Tell the worker; its word on how the step ended, and what the vault has of it."""
         await link.send(
             Act(
                 seq=step.seq,
@@ -216,7 +227,7 @@ class _Run:
             item = await self._receive(link, step, reply) or item
         if reply.seq != step.seq or reply.outcome not in _allowed(step.action):
             raise WorkerFailed(f"worker ended step {reply.seq} with {reply.outcome}")
-        await self._end(step, reply, item)
+        return reply, item
 
     async def _end(self, step: Step, reply: Acted, item: Item | None) -> None:
         """Commit the proof. A copy in the vault is dropped only when the worker has put the file back: after a crash
@@ -270,12 +281,14 @@ class _Run:
 
     async def _reply(self, link: WorkerLink) -> Reply:
         """The next message that is about the step: log trouble and wishes for a session are served on the way."""
+        engine_s = 0.0
         while True:
-            reply = await link.receive()
+            reply = await link.receive(engine_s)
             if isinstance(reply, LogFailed):
                 await self._issue("warning", reply.message)
             elif isinstance(reply, NeedSession):
                 await self._bring_session(link)
+                engine_s = self._jobs.limits.file_deadline_s  # it is silent while the engine looks at the file
             else:
                 return reply
 
@@ -320,9 +333,19 @@ class _Run:
             await link.send(Log(fresh=fresh, lines=lines))
 
     async def _sync(self, link: WorkerLink) -> None:
-        await link.send(Sync())
-        if not isinstance(await self._reply(link), Synced):
-            raise WorkerFailed("worker did not answer Sync")
+        with self._in_time("answer Sync"):
+            await link.send(Sync())
+            if not isinstance(await self._reply(link), Synced):
+                raise WorkerFailed("worker did not answer Sync")
+
+    @contextlib.contextmanager
+    def _in_time(self, what: str) -> Iterator[None]:
+        limit_s = self._jobs.limits.step_timeout_s
+        try:
+            with trio.fail_after(limit_s):
+                yield
+        except trio.TooSlowError:
+            raise WorkerFailed(f"worker did not {what} within {limit_s:g} s") from None
 
 
 def _allowed(action: Action) -> frozenset[Outcome]:
