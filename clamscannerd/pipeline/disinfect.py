@@ -117,9 +117,14 @@ class DisinfectJobs:
                 log.warning("task %s, step %d, attempt %d: %s", task.public_id, run.seq, failures[run.seq], error)
                 if failures[run.seq] <= self.limits.retries:
                     continue
-                if run.seq == 0:  # no worker got as far as a step
-                    return await run.give_up_all(f"cannot act on it: {error}")
-                await run.give_up(run.seq, f"cannot act on it: {error}")
+                if run.seq != 0:
+                    await run.give_up(run.seq, f"cannot act on it: {error}")
+                elif await run.give_up_rest(f"cannot act on it: {error}"):  # no worker got as far as a step
+                    failures.clear()  # what was recorded now wants a log: some more workers, for that alone
+                else:
+                    log.warning("task %s ends, and its log in the home may not", task.public_id)
+                    await self.store.end_task(task.id, time.time())
+                    return True
 
 
 def capture_name() -> bytes:
@@ -181,11 +186,21 @@ class _Run:
         await self.record(step, Outcome.ERROR, message, gone=False, item=item.id if item else None)
 
     async def give_up_all(self, message: str) -> bool:
-        """No worker can do anything for this account: every step that is left ends as an error, and the task."""
-        while (step := await self._store.next_step(self.task.id)) is not None:
-            await self._give_up(step, message)
+        """No worker can do anything for this account: every step that is left ends as an error, and the task.
+
+        The log in the home, which nobody can reach, stays without its end.
+        """
+        await self.give_up_rest(message)
         await self._store.end_task(self.task.id, time.time())
         return True
+
+    async def give_up_rest(self, message: str) -> bool:
+        """Every step that is left ends as an error. Whether there was one."""
+        any_left = False
+        while (step := await self._store.next_step(self.task.id)) is not None:
+            any_left = True
+            await self._give_up(step, message)
+        return any_left
 
     async def _step(self, link: WorkerLink, step: Step) -> None:
         again = step.state is StepState.DOING

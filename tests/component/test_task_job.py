@@ -40,7 +40,7 @@ class Place:
         directory: Path,
         store: Store,
         nursery: trio.Nursery,
-        *scripts: Script,
+        *scripts: Script | None,
         step_timeout_s: float = 600.0,
         silence_s: float = 600.0,
         retries: int = 0,
@@ -91,6 +91,12 @@ async def serve(worker: Worker, home_log: list[bytes] | None = None) -> None:
                 home_log += command.lines.splitlines()
             case Sync():
                 await worker.say(Synced())
+
+
+async def until_done_line(worker: Worker) -> None:
+    while not (isinstance(command := await worker.hear(), Log) and b'"type":"done"' in command.lines):
+        if isinstance(command, Sync):
+            await worker.say(Synced())
 
 
 # Time
@@ -154,3 +160,55 @@ async def test_a_worker_may_be_silent_while_the_engine_looks_at_a_file_again(
     step, done = await place.run(await place.task(b"bad"))
     assert (step["state"], done["state"]) == ("deleted", "success")
     assert len(place.spawner.workers) == 1
+
+
+# The end of the log
+
+
+async def test_a_worker_that_dies_over_the_done_line_has_its_successor_write_the_log_whole(
+    tmp_path: Path, store: Store, nursery: trio.Nursery
+) -> None:
+    async def dies_at_done(worker: Worker) -> None:
+        await worker.say(deleted((await worker.until(Act)).seq))
+        await until_done_line(worker)
+
+    home_log: list[bytes] = []
+    place = Place(tmp_path, store, nursery, dies_at_done, lambda worker: serve(worker, home_log), retries=1)
+    records = await place.run(task := await place.task(b"bad"))
+    assert [record["type"] for record in records] == ["step", "done"]
+    assert home_log == await store.records(task.id)
+
+
+async def test_a_log_that_fails_at_the_done_line_fails_nothing_else(
+    tmp_path: Path, store: Store, nursery: trio.Nursery
+) -> None:
+    async def cannot_write(worker: Worker) -> None:
+        await worker.say(deleted((await worker.until(Act)).seq))
+        await until_done_line(worker)
+        await worker.say(LogFailed(message="no room"))
+        await serve(worker)
+
+    place = Place(tmp_path, store, nursery, cannot_write)
+    records = await place.run(await place.task(b"bad"))
+    assert [record["type"] for record in records] == ["step", "done"]
+    assert len(place.spawner.workers) == 1
+
+
+async def test_when_workers_die_before_every_step_the_log_still_gets_its_end(
+    tmp_path: Path, store: Store, nursery: trio.Nursery
+) -> None:
+    home_log: list[bytes] = []
+    place = Place(tmp_path, store, nursery, None, None, lambda worker: serve(worker, home_log), retries=1)
+    records = await place.run(task := await place.task(b"bad", b"worse"))
+    assert [record.get("state") for record in records] == ["error", "error", "error"]
+    assert records[-1]["type"] == "done"
+    assert home_log == await store.records(task.id)
+
+
+async def test_a_log_that_no_worker_lives_to_write_does_not_hold_the_task_up(
+    tmp_path: Path, store: Store, nursery: trio.Nursery
+) -> None:
+    place = Place(tmp_path, store, nursery, None, retries=1)
+    records = await place.run(await place.task(b"bad"))
+    assert [record["type"] for record in records] == ["step", "done"]
+    assert len(place.spawner.workers) == 4
