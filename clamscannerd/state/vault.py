@@ -89,6 +89,10 @@ class Vault:
         self._refused = 0
         self._removed = 0
 
+    def reload(self, limits: VaultLimits) -> None:
+        """For contents that come from now on; what is kept keeps the time that it was promised."""
+        self._limits = limits
+
     def keeps(self, action: Action) -> bool:
         """Whether a copy is made at all: `keep_deleted = 0` means that deleting keeps none."""
         return action is not Action.DELETE or self._limits.keep_deleted_s > 0
