@@ -162,8 +162,8 @@ def load(path: Path | None, *, system: bool) -> Config:
     `system`: root's daemon, else an ordinary user's. Raises ConfigError.
     """
     main = path if path is not None else default_file(system=system)
-    files = [main] if path is not None or main.exists() else []
-    files += sorted(main.parent.joinpath("conf.d").glob("*.toml"))
+    files = [main] if path is not None or _is_there(main) else []
+    files += _names_in(main.parent / "conf.d")
     merged: dict[str, object] = {"scan_types": {name: _builtins(kind) for name, kind in SCAN_TYPES.items()}}
     origin: dict[str, Path] = {}
     for file in files:
@@ -182,6 +182,28 @@ def default_file(*, system: bool) -> Path:
         return SYSTEM_FILE
     base = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return Path(base, "clamscannerd", "clamscannerd.toml")
+
+
+def _is_there(file: Path) -> bool:
+    """False only where it is not: a place that we may not look at is no place without a file."""
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    return True
+
+
+def _names_in(directory: Path) -> list[Path]:
+    """Not Path.glob, which finds nothing in a directory that may not be read."""
+    try:
+        names = os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ConfigError(f"cannot read {directory}: {error.strerror}") from None
+    return [directory / name for name in sorted(names) if name.endswith(".toml")]
 
 
 def _read(file: Path) -> dict[str, object]:

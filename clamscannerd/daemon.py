@@ -36,6 +36,7 @@ from clamscannerd.pipeline.tasks import TaskJobs
 from clamscannerd.rpc.methods import build
 from clamscannerd.rpc.server import Server
 from clamscannerd.service.accounts import Accounts
+from clamscannerd.service.admins import Admins
 from clamscannerd.service.context import Context
 from clamscannerd.spawn import Spawner, open_spawner
 from clamscannerd.state.live import Live
@@ -90,7 +91,7 @@ class _PrivateEngine:
 
 class _Daemon:
     def __init__(self, config: Config, *, system: bool, path: Path | None) -> None:
-        self._config = config
+        self._config = self._started_with = config
         self._system = system
         self._path = path
         self._state = Path(config.state.directory)
@@ -110,14 +111,14 @@ class _Daemon:
 
     async def _serve(self, spawner: Spawner, store: Store, engines: Engines) -> None:
         config = self._config
-        vault = Vault(self._state / "vault", store, values.vault_limits(config))
+        self._vault = vault = Vault(self._state / "vault", store, values.vault_limits(config))
         locks = self._state / "locks"
         locks.mkdir(mode=0o700, exist_ok=True)
         await vault.clean()  # before any job: from then on what is half done is somebody's work
         recovered = await store.recover()
         if recovered.scans or recovered.tasks:
             log.info("going on with %d scans and %d tasks", len(recovered.scans), len(recovered.tasks))
-        view = EngineView(
+        self._view = view = EngineView(
             engines, cores=os.cpu_count() or 1, in_flight=config.scans.in_flight, wait_s=config.engine.wait_s
         )
         live = Live()
@@ -158,8 +159,11 @@ class _Daemon:
             probe=look,
             settings=values.settings(config),
         )
-        self._admins = _admin_uids(config)
-        self._server = Server(build(self._context), limits=values.server_limits(config), admins=lambda: self._admins)
+        self._admins = Admins(config.server.admins, self._accounts)
+        await self._admins.look_up()
+        self._server = Server(
+            build(self._context), limits=values.server_limits(config), admins=lambda: self._admins.uids
+        )
         await self._live(spawner, store, vault, engines)
 
     async def _live(self, spawner: Spawner, store: Store, vault: Vault, engines: Engines) -> None:
@@ -169,6 +173,7 @@ class _Daemon:
                 nursery.start_soon(self._runner.serve)
                 nursery.start_soon(self._follow_engines, engines)
                 nursery.start_soon(_keep_vault, vault)
+                nursery.start_soon(self._admins.follow)
                 nursery.start_soon(systemd.watchdog, _alive(spawner, store))
                 await nursery.start(self._server.serve, [trio.socket.from_stdlib_socket(sock) for sock in listeners])
                 log.info("clamscannerd %s serves on %s", __version__, self._config.server.socket)
@@ -189,13 +194,15 @@ class _Daemon:
 
     async def _wait_for_end(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async for number in signals:
-                if number != signal.SIGHUP:
-                    log.info("stopping: %s", signal.Signals(number).name)
-                    return
-                self._reload()
+            async with trio.open_nursery() as nursery:
+                async for number in signals:
+                    if number != signal.SIGHUP:
+                        log.info("stopping: %s", signal.Signals(number).name)
+                        nursery.cancel_scope.cancel()
+                        return
+                    nursery.start_soon(self._reload)
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         """What can change at run time changes; a broken file changes nothing."""
         systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
@@ -203,20 +210,28 @@ class _Daemon:
         except ConfigError as error:
             log.error("keeping the old configuration: %s", error)
         else:
-            for name in ("state", "engine"):
-                if getattr(new, name) != getattr(self._config, name):
-                    log.warning("a change of [%s] takes effect at the next start", name)
-            self._config = new
-            self._server.limits = values.server_limits(new)
-            self._admins = _admin_uids(new)
-            self._context.settings = values.settings(new)
-            self._runner.slots = values.slots(new)
-            self._scans.limits = self._scan_limits()
-            self._tasks.limits = values.task_limits(new)
-            self._accounts.min_uid = new.accounts.min_uid
-            self._runner.wake()
+            for key in values.at_next_start(self._started_with, new):
+                log.warning("a change of %s takes effect at the next start", key)
+            self._adopt(new)
+            await self._admins.look_up()
             log.info("configuration read again")
         systemd.notify("READY=1")
+
+    def _adopt(self, new: Config) -> None:
+        self._config = new
+        self._server.limits = values.server_limits(new)
+        self._admins.names = new.server.admins
+        self._context.settings = values.settings(new)
+        self._runner.slots = values.slots(new)
+        self._scans.limits = self._scan_limits()
+        self._tasks.limits = values.task_limits(new)
+        self._vault.reload(values.vault_limits(new))
+        self._accounts.min_uid = new.accounts.min_uid
+        self._accounts.timeout_s = new.accounts.lookup_timeout_s
+        self._view.in_flight = new.scans.in_flight
+        self._view.wait_s = new.engine.wait_s
+        self._scans.shares.budget_changed()
+        self._runner.wake()
 
     async def _follow_engines(self, engines: Engines) -> None:
         state = engines.state()
@@ -263,7 +278,11 @@ def _alive(spawner: Spawner, store: Store) -> Callable[[], Awaitable[None]]:
 
 
 async def _keep_vault(vault: Vault) -> None:
+<<<<<<< HEAD
     """At start compare contents with rows; then remove what is past its time, again and again."""
+=======
+    """At start compare files with rows; then remove what is past its time, again and again."""
+>>>>>>> main
     report = await vault.survey()
     if report.stray_count or report.missing_count:
         log.error(
@@ -306,16 +325,3 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
             return
     raise ClamscannerdError(f"cannot listen on {path}: another daemon serves it")
-
-
-def _admin_uids(config: Config) -> frozenset[int]:
-    """Names of server.admins as uids; an unknown name is said and left out."""
-    import pwd
-
-    uids = {0}
-    for name in config.server.admins:
-        try:
-            uids.add(pwd.getpwnam(name).pw_uid)
-        except KeyError:
-            log.warning("server.admins: there is no user %r", name)
-    return frozenset(uids)

@@ -2,6 +2,8 @@
 
 import os
 
+import msgspec
+
 from clamscannerd.config import Config
 from clamscannerd.engine.sessions import EngineSettings
 from clamscannerd.pipeline.tasks import TaskLimits
@@ -37,6 +39,7 @@ def vault_limits(config: Config) -> VaultLimits:
 def task_limits(config: Config) -> TaskLimits:
     return TaskLimits(
         step_timeout_s=config.tasks.step_timeout_s,
+        silence_s=config.scans.silence_s,
         file_deadline_s=config.scans.file_deadline_s,
         retries=config.scans.retries,
     )
@@ -90,3 +93,24 @@ def engine_settings(config: Config) -> EngineSettings:
         check_interval_s=engine.check_interval_s,
         auto_wait_s=engine.auto_wait_s,
     )
+
+
+_AT_RUN_TIME = {"engine": ("lost_after_s", "wait_s")}
+"""What a reload changes of sections that otherwise make something which lives as long as the daemon."""
+
+
+def at_next_start(old: Config, new: Config) -> list[str]:
+    """Keys whose change a reload cannot bring about. `old`: what the daemon was started with."""
+    keys = [
+        f"{section}.{key}"
+        for section in ("state", "engine")
+        for key, value in msgspec.structs.asdict(getattr(new, section)).items()
+        if value != getattr(getattr(old, section), key) and key not in _AT_RUN_TIME.get(section, ())
+    ]
+    if new.server.socket != old.server.socket:
+        keys.append("server.socket")
+    if new.accounts.min_uid < old.accounts.min_uid:  # the monitor has its own, and goes by the higher one
+        keys.append("accounts.min_uid")
+    if new.scans.nice != old.scans.nice:  # likewise
+        keys.append("scans.nice")
+    return keys

@@ -6,9 +6,14 @@ captured file, and the vault knows whether its content is safe. Records are comm
 the home after; a task that goes on writes the log afresh from them.
 """
 
+import contextlib
 import logging
 import time
+<<<<<<< HEAD
 from collections.abc import Sequence
+=======
+from collections.abc import Iterator
+>>>>>>> main
 from typing import Literal
 
 from clamscannerd.errors import Refused, RemoteProtocolError, WorkerFailed
@@ -57,10 +62,85 @@ _FINDING = {
 }
 
 
+<<<<<<< HEAD
 class DisinfectTurn:
     """One worker's turn at a disinfection."""
 
     def __init__(self, jobs: TaskJobs, task: Task, account: Account) -> None:
+=======
+class TaskLimits(Frozen, frozen=True, kw_only=True):
+    """Bounds of a task; defaults and reasons stand in config.Tasks, config.Scans and config.Vault."""
+
+    step_timeout_s: float  # of a whole step: a worker that sends a byte now and then does not keep it alive
+    silence_s: float
+    file_deadline_s: float
+    retries: int
+
+
+class DisinfectJobs:
+    """Runs tasks; one `run` is one job."""
+
+    def __init__(
+        self, *, store: Store, vault: Vault, spawner: Spawner, engines: EngineView, limits: TaskLimits
+    ) -> None:
+        self.store = store
+        self.vault = vault
+        self.spawner = spawner
+        self.engines = engines
+        self.limits = limits  # replaced by a reload
+        self.stopping = trio.Event()  # set at SIGTERM: finish the step at hand, begin no other
+
+    async def run(self, task: Task, account: Account, lock_fd: int) -> None:
+        """From queued to done; parked when the daemon stops."""
+        ended = False
+        await self.store.begin_task(task.id, time.time())
+        try:
+            ended = await self._attempts(task, account, lock_fd)
+        finally:
+            if not ended:
+                with trio.CancelScope(shield=True), trio.move_on_after(_PARK_S):
+                    await self.store.park_task(task.id)
+
+    async def fail(self, task: Task, message: str) -> None:
+        """End a task whose account is gone: every step that is left is an error. Nothing is touched."""
+        account = Account(uid=task.uid, gid=0, name=task.name, home=b"")
+        await self.store.begin_task(task.id, time.time())
+        await _Run(self, task, account).give_up_all(message)
+
+    async def _attempts(self, task: Task, account: Account, lock_fd: int) -> bool:
+        """True when the done record is committed. A step over which workers die again and again ends in `error`."""
+        failures: dict[int, int] = {}
+        while True:
+            run = _Run(self, task, account)
+            try:
+                return await run.go(lock_fd)
+            except HomeUnusable as error:
+                return await run.give_up_all(f"cannot act on it: {error}")
+            except (WorkerFailed, SpawnRefused) as error:
+                failures[run.seq] = failures.get(run.seq, 0) + 1
+                log.warning("task %s, step %d, attempt %d: %s", task.public_id, run.seq, failures[run.seq], error)
+                if failures[run.seq] <= self.limits.retries:
+                    continue
+                if run.seq != 0:
+                    await run.give_up(run.seq, f"cannot act on it: {error}")
+                elif await run.give_up_rest(f"cannot act on it: {error}"):  # no worker got as far as a step
+                    failures.clear()  # what was recorded now wants a log: some more workers, for that alone
+                else:
+                    log.warning("task %s ends, and its log in the home may not", task.public_id)
+                    await self.store.end_task(task.id, time.time())
+                    return True
+
+
+def capture_name() -> bytes:
+    """128 random bits: nobody can have put anything there (architecture, rule 5)."""
+    return CAPTURE_PREFIX + secrets.token_hex(16).encode()
+
+
+class _Run:
+    """One worker's turn at a task."""
+
+    def __init__(self, jobs: DisinfectJobs, task: Task, account: Account) -> None:
+>>>>>>> main
         self.task = task
         self.seq = 0
         self._jobs = jobs
@@ -73,7 +153,7 @@ class DisinfectTurn:
         """All steps that are left, then the end. False: the daemon stops, and the rest waits."""
         jobs = self._jobs
         try:
-            async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.step_timeout_s) as link:
+            async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.silence_s) as link:
                 self._link = link
                 size = jobs.engines.view().max_file_size
                 await link.send(ActJob(max_file_size=size, file_deadline_s=jobs.limits.file_deadline_s))
@@ -122,12 +202,15 @@ class DisinfectTurn:
         await self.record(step, Outcome.ERROR, message, gone=False, item=item.id if item else None)
 
     async def give_up_all(self, message: str) -> bool:
-        """No worker can do anything for this account: every step that is left ends as an error, and the task."""
-        while (step := await self._store.next_step(self.task.id)) is not None:
-            await self._give_up(step, message)
+        """No worker can do anything for this account: every step that is left ends as an error, and the task.
+
+        The log in the home, which nobody can reach, stays without its end.
+        """
+        await self.give_up_rest(message)
         await self._store.end_task(self.task.id, time.time())
         return True
 
+<<<<<<< HEAD
     async def _group(self, link: WorkerLink, steps: Sequence[Step]) -> bool:
         """Small files together; what was not plain is done alone, at its place. False: none could be begun."""
         self.seq = steps[0].seq
@@ -164,6 +247,15 @@ class DisinfectTurn:
             records = await self._store.end_group(self.task.id, ends, time.time())
             log.info("task %s: %d files taken away", self.task.public_id, len(ends))
             await self._write_log(records)
+=======
+    async def give_up_rest(self, message: str) -> bool:
+        """Every step that is left ends as an error. Whether there was one."""
+        any_left = False
+        while (step := await self._store.next_step(self.task.id)) is not None:
+            any_left = True
+            await self._give_up(step, message)
+        return any_left
+>>>>>>> main
 
     async def _step(self, link: WorkerLink, step: Step) -> None:
         again = step.state is StepState.DOING
@@ -175,6 +267,14 @@ class DisinfectTurn:
         if step.action is Action.CLEANSE_MAILBOX:
             await self._cleanse(link, step, again=again)
             return
+        with self._in_time(f"end step {step.seq}"):
+            reply, item = await self._act(link, step, stored, again=again)
+        await self._end(step, reply, item)
+
+    async def _act(
+        self, link: WorkerLink, step: Step, stored: Item | None, *, again: bool
+    ) -> tuple[Acted, Item | None]:
+        """Tell the worker; its word on how the step ended, and what the vault has of it."""
         await link.send(
             Act(
                 seq=step.seq,
@@ -197,7 +297,7 @@ class DisinfectTurn:
             item = await self._receive(link, step, reply) or item
         if reply.seq != step.seq or reply.outcome not in _allowed(step.action):
             raise WorkerFailed(f"worker ended step {reply.seq} with {reply.outcome}")
-        await self._end(step, reply, item)
+        return reply, item
 
     async def _cleanse(self, link: WorkerLink, step: Step, *, again: bool) -> None:
         jobs = self._jobs
@@ -264,12 +364,18 @@ class DisinfectTurn:
 
     async def _reply(self, link: WorkerLink) -> Reply:
         """The next message that is about the step: log trouble and wishes for a session are served on the way."""
+        engine_s = 0.0
         while True:
-            reply = await link.receive()
+            reply = await link.receive(engine_s)
             if isinstance(reply, LogFailed):
                 await self._issue("warning", reply.message)
             elif isinstance(reply, NeedSession):
+<<<<<<< HEAD
                 await bring_session(link, self._jobs.engines)
+=======
+                await self._bring_session(link)
+                engine_s = self._jobs.limits.file_deadline_s  # it is silent while the engine looks at the file
+>>>>>>> main
             else:
                 return reply
 
@@ -315,9 +421,19 @@ class DisinfectTurn:
             after += len(records)
 
     async def _sync(self, link: WorkerLink) -> None:
-        await link.send(Sync())
-        if not isinstance(await self._reply(link), Synced):
-            raise WorkerFailed("worker did not answer Sync")
+        with self._in_time("answer Sync"):
+            await link.send(Sync())
+            if not isinstance(await self._reply(link), Synced):
+                raise WorkerFailed("worker did not answer Sync")
+
+    @contextlib.contextmanager
+    def _in_time(self, what: str) -> Iterator[None]:
+        limit_s = self._jobs.limits.step_timeout_s
+        try:
+            with trio.fail_after(limit_s):
+                yield
+        except trio.TooSlowError:
+            raise WorkerFailed(f"worker did not {what} within {limit_s:g} s") from None
 
 
 def _allowed(action: Action) -> frozenset[Outcome]:

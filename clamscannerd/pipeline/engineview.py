@@ -37,26 +37,26 @@ class EngineView:
     def __init__(self, engines: Engines, *, cores: int, in_flight: int, wait_s: float) -> None:
         self._engines = engines
         self._cores = cores
-        self._in_flight = in_flight
-        self._wait_s = wait_s
+        self.in_flight = in_flight  # replaced by a reload, as is wait_s
+        self.wait_s = wait_s
 
     def budget(self) -> int:
         """Files at the engine over all scans."""
-        return self._engines.in_flight_budget(self._cores, self._in_flight)
+        return self._engines.in_flight_budget(self._cores, self.in_flight)
 
     def view(self) -> EngineState:
         return self._engines.state()
 
     async def session(self) -> tuple[socket.socket, EngineState]:
         """A session, now or when the engine is back, and what holds for it. Raises EngineLost after `wait_s`."""
-        reason = "no engine answered"
-        with trio.move_on_after(self._wait_s):
+        reason, wait_s = "no engine answered", self.wait_s
+        with trio.move_on_after(wait_s):
             while True:
                 try:
-                    await self._engines.wait_ready(self._wait_s)
+                    await self._engines.wait_ready(wait_s)
                     sock = await self._engines.open_session()
                     return sock, self._engines.state()  # no await between: it is this session's
                 except EngineLost as error:
                     reason = str(error)
                 await trio.sleep(_PAUSE_S)
-        raise EngineLost(f"no engine for {self._wait_s:g} s: {reason}")
+        raise EngineLost(f"no engine for {wait_s:g} s: {reason}")

@@ -65,15 +65,19 @@ class WorkerLink:
         except trio.TooSlowError:
             raise WorkerFailed(f"worker {self._process.pid} reads nothing") from None
 
-    async def receive(self) -> Reply:
-        """The next message. Raises WorkerFailed at its end, its silence, its fault, or unlawful bytes."""
+    async def receive(self, further_s: float = 0.0) -> Reply:
+        """The next message. Raises WorkerFailed at its end, its silence, its fault, or unlawful bytes.
+
+        `further_s`: so much longer it may be silent this time.
+        """
+        silence_s = self._silence_s + further_s
         try:
-            with trio.fail_after(self._silence_s):
+            with trio.fail_after(silence_s):
                 data, _, flags, _ = await self._process.channel.recvmsg(MAX_MESSAGE_BYTES)
         except OSError as error:
             raise WorkerFailed(f"worker {self._process.pid} is gone: {error.strerror}") from None
         except trio.TooSlowError:
-            raise WorkerFailed(f"worker {self._process.pid} said nothing for {self._silence_s:g} s") from None
+            raise WorkerFailed(f"worker {self._process.pid} said nothing for {silence_s:g} s") from None
         if not data:
             raise WorkerFailed(f"worker {self._process.pid} ended before its job")
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -125,6 +129,9 @@ async def open_worker(spawner: Spawner, account: Account, lock_fd: int, silence_
         link = WorkerLink(process, silence_s)
         await link.hello()
         yield link
+    except WorkerFailed:
+        process.kill_nowait()  # silent, stopped by its user or talking nonsense: there is nothing to wait for
+        raise
     finally:
         process.channel.close()
         with trio.CancelScope(shield=True):

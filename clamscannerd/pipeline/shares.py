@@ -28,6 +28,10 @@ class Shares:
         self._active -= 1
         self._wake()
 
+    def budget_changed(self) -> None:
+        """The next share is another."""
+        self._wake()
+
     def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()

@@ -9,11 +9,14 @@ import grp
 import os
 import pwd
 from collections.abc import Callable
+from typing import TypeVar
 
 import trio
 
 from clamscannerd.errors import TimedOut, UnknownAccount
 from clamscannerd.model import Account, Frozen
+
+T = TypeVar("T")
 
 _FRESH_S = 5.0  # a new password entry is seen within this; polls cost no look-up each
 _KEPT = 4_096  # entries; then the memory starts over
@@ -34,7 +37,7 @@ class Accounts:
 
     def __init__(self, *, min_uid: int, timeout_s: float, only_uid: int | None) -> None:
         self.min_uid = min_uid  # replaced by a reload
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s  # likewise
         self._only_uid = only_uid
         self._threads = trio.CapacityLimiter(_THREADS)
         self._known: dict[int | str, tuple[float, Entry]] = {}
@@ -71,15 +74,29 @@ class Accounts:
                 raise UnknownAccount("cannot serve this account: there is no such user") from None
             return self._judge(found)
 
-        try:
-            with trio.fail_after(self._timeout_s):
-                entry = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
-        except trio.TooSlowError:
-            raise TimedOut(f"cannot look up the account: no answer within {self._timeout_s:g} s") from None
+        entry = await self._in_time(work)
         if len(self._known) >= _KEPT:
             self._known.clear()
         self._known[key] = (trio.current_time(), entry)
         return entry
+
+    async def uid_of(self, name: str) -> int | None:
+        """Of any user, served or not; None: there is none of this name. Raises TimedOut."""
+
+        def work() -> int | None:
+            try:
+                return pwd.getpwnam(name).pw_uid
+            except (KeyError, ValueError):
+                return None
+
+        return await self._in_time(work)
+
+    async def _in_time(self, work: Callable[[], T]) -> T:
+        try:
+            with trio.fail_after(self.timeout_s):
+                return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
+        except trio.TooSlowError:
+            raise TimedOut(f"cannot look up the account: no answer within {self.timeout_s:g} s") from None
 
     def _judge(self, found: pwd.struct_passwd) -> Entry:
         """[thread] The rules of the architecture, each with its own sentence."""

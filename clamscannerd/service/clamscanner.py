@@ -6,6 +6,7 @@ trouble with who asks (no such account) is a JSON-RPC error, raised as CallError
 
 import time
 from collections.abc import Mapping
+from itertools import islice
 
 import msgspec
 
@@ -78,13 +79,12 @@ async def get_scan_status(context: Context, entry: Entry) -> Answer:
     account = entry.account
     live = context.live.scan_of(account.uid, account.name)
     if live is not None:
-        infected = list(live.infected)
         data = status_of(
             live.scan,
             home=account.home,
             current=live.current,
-            infected=infected[:LISTED],
-            infected_count=len(infected),
+            infected=list(islice(live.infected, LISTED)),
+            infected_count=len(live.infected),
             queue_position=0,
             files_per_second=live.files_per_second(),
             eta_seconds=live.eta_seconds(),
@@ -97,14 +97,14 @@ async def get_scan_status(context: Context, entry: Entry) -> Answer:
 
 
 async def _stored_status(context: Context, account: Account, scan: Scan) -> Answer:
-    findings = await context.store.scan_findings(scan.id)
+    kept, first = await context.store.found_paths(scan.id, LISTED)
     waits = scan.state in (ScanState.QUEUED, ScanState.PAUSED)
     data = status_of(
         scan,
         home=account.home,
         current=b"",
-        infected=[finding.path for finding in findings[:LISTED]],
-        infected_count=len(findings),
+        infected=first,
+        infected_count=kept,
         queue_position=await context.jobs.position(scan.uid, scan.name) if waits else 0,
         files_per_second=_overall_rate(scan),
         eta_seconds=None if waits else 0,
@@ -120,7 +120,11 @@ def _overall_rate(scan: Scan) -> float:
 
 async def list_infected_files(context: Context, entry: Entry) -> Answer:
     """What the latest scan found and what still stands."""
-    account = entry.account
+    async with context.heavy(entry.account.uid):
+        return await _list_infected_files(context, entry.account)
+
+
+async def _list_infected_files(context: Context, account: Account) -> Answer:
     scan = await context.store.latest_scan(account.uid, account.name)
     if scan is None:
         return refused("list_infected_files", f"cannot list infected files: {NO_SCAN}")
@@ -141,7 +145,14 @@ async def disinfect_files(
     context: Context, entry: Entry, asked_by: int, actions: Mapping[str, str], others: str | None
 ) -> Answer:
     """Make the task durable and answer its id."""
-    func, account = "disinfect_files", entry.account
+    async with context.heavy(entry.account.uid):
+        return await _disinfect_files(context, entry.account, asked_by, actions, others)
+
+
+async def _disinfect_files(
+    context: Context, account: Account, asked_by: int, actions: Mapping[str, str], others: str | None
+) -> Answer:
+    func = "disinfect_files"
     scan = await context.store.latest_scan(account.uid, account.name)
     if scan is None:
         return refused(func, f"cannot disinfect: {NO_SCAN}")

@@ -1,6 +1,7 @@
 """What the handlers work with. [daemon] Built once by daemon.py; `settings` is replaced whole by a reload."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 import trio
@@ -71,6 +72,7 @@ class Context:
         self._probe = probe
         self._probes = trio.CapacityLimiter(_PROBES)
         self._probing: dict[int, trio.Lock] = {}
+        self._heavy: dict[int, trio.Lock] = {}
 
     async def entry(self, peer_uid: int, user: str | None) -> Entry:
         """The account that a call is for: the peer's own, or the one an administrator named."""
@@ -78,10 +80,22 @@ class Context:
 
     async def exists(self, account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
         """Which of these directories are there, seen by a worker that is the account."""
-        lock = self._probing.setdefault(account.uid, trio.Lock())
-        try:
-            async with lock, self._probes:
-                return await self._probe(account, paths)
-        finally:
-            if not lock.locked():
-                self._probing.pop(account.uid, None)
+        async with _one_at_a_time(self._probing, account.uid), self._probes:
+            return await self._probe(account, paths)
+
+    def heavy(self, uid: int) -> AbstractAsyncContextManager[None]:
+        """Around what reads all findings of an account: the database's readers stand in one line, and so an account
+        has one such read in it at most, however often it asks. The others wait behind one."""
+        return _one_at_a_time(self._heavy, uid)
+
+
+@asynccontextmanager
+async def _one_at_a_time(locks: dict[int, trio.Lock], uid: int) -> AsyncIterator[None]:
+    """A lock for each uid, while somebody holds it or waits for it."""
+    lock = locks.setdefault(uid, trio.Lock())
+    try:
+        async with lock:
+            yield
+    finally:
+        if not lock.locked():
+            locks.pop(uid, None)

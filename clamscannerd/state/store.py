@@ -163,6 +163,10 @@ class Store(RestoreStore):
         """All of one scan, whatever became of them."""
         return await self._db.read(store_scans.findings, scan_id)
 
+    async def found_paths(self, scan_id: int, limit: int) -> tuple[int, list[bytes]]:
+        """How many findings of this scan are kept, and the paths of the first, in the order found."""
+        return await self._db.read(store_scans.found, scan_id, limit)
+
     async def earlier_standing_count(self, uid: int, name: str) -> int:
         """Findings of earlier scans that still stand and that the latest did not and will not look at."""
         return await self._db.read(store_scans.earlier_standing_count, uid, name)

@@ -254,6 +254,15 @@ def findings(c: sqlite3.Connection, scan_id: int) -> list[Finding]:
     return [finding_of(row) for row in c.execute("SELECT * FROM finding WHERE scan = ? ORDER BY id", (scan_id,))]
 
 
+def found(c: sqlite3.Connection, scan_id: int, limit: int) -> tuple[int, list[bytes]]:
+    """How many rows `findings` has, and the paths of the first. Each poll of a client asks: hence by the index whose
+    entries are small and, for one scan, in the order of ids."""
+    which = "FROM finding INDEXED BY finding_owner WHERE account = (SELECT account FROM scan WHERE id = ?) AND scan = ?"
+    number = c.execute(f"SELECT count(*) {which}", (scan_id, scan_id)).fetchone()[0]
+    rows = c.execute(f"SELECT path {which} ORDER BY id LIMIT ?", (scan_id, scan_id, limit))
+    return int(number), [row["path"] for row in rows]
+
+
 def earlier_standing_count(c: sqlite3.Connection, uid: int, name: str) -> int:
     """Paths that stand in scans before the latest, without those that the latest, still under way, will look at."""
     newest = latest(c, uid, name)

@@ -8,7 +8,7 @@
 
 The index (store_items.py) goes ahead and behind: a row `receiving` before a file has a name, `kept` after it is on
 disk, so that after a crash every file is accounted for. An aborted receive leaves nothing; what a crash left is
-cleaned by check() at start. A file without any row is reported and never removed: it may be all that is left of
+cleaned by clean() at start. A file without any row is reported and never removed: it may be all that is left of
 somebody's file, the index having come back from an older copy.
 
 Caps and the file system's reserve are looked at before a byte is taken. Refused is the answer to everything that
@@ -99,6 +99,10 @@ class Vault:
         self._kept = 0
         self._refused = 0
         self._removed = 0
+
+    def reload(self, limits: VaultLimits) -> None:
+        """For contents that come from now on; what is kept keeps the time that it was promised."""
+        self._limits = limits
 
     def keeps(self, action: Action) -> bool:
         """Whether a copy is made at all: `keep_deleted = 0` means that deleting keeps none."""
@@ -352,7 +356,7 @@ class Incoming:
         try:
             item = await vault._store.keep_item(self._item_id, self._writer.sha256, vault.expires_at(action, now), now)
         except StateError:
-            # Whether the commit reached the disk is unknown: the file must not go. check() decides by the row.
+            # Whether the commit reached the disk is unknown: the file must not go. clean() decides by the row.
             self._settled = True
             raise
         self._settled = True

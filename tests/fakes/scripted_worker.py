@@ -82,7 +82,7 @@ class _Process:
 class Scripts:
     """A pipeline.link.Spawner."""
 
-    def __init__(self, nursery: trio.Nursery, *scripts: Script) -> None:
+    def __init__(self, nursery: trio.Nursery, *scripts: Script | None) -> None:
         self.workers: list[Worker] = []
         self._nursery = nursery
         self._scripts = scripts
@@ -98,6 +98,8 @@ class Scripts:
         async def live() -> None:
             try:
                 with worker.scope:
+                    if script is None:
+                        return
                     await worker.say(Hello(version=__version__, seals={}, home_error=""))
                     await script(worker)
             except WorkerKilled:

@@ -1,13 +1,16 @@
 """Accounts for this tier. They need root: as an ordinary user the tests that need them are skipped, with a reason."""
 
 import os
+import pwd
+import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from tests.fakes.accounts import Person, have_service_users, throw_away
-from tests.integration.people import clear
+from tests.integration.people import MINE, clear
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +19,16 @@ def _people() -> Iterator[tuple[Person, Person]]:
         pytest.skip("throw-away accounts need root: an ordinary user's daemon would scan that user's real home")
     with ExitStack() as stack:
         have_service_users()
-        yield stack.enter_context(throw_away("int_a")), stack.enter_context(throw_away("int_b"))
+        _remove_left_over()
+        yield stack.enter_context(throw_away(f"{MINE}_a")), stack.enter_context(throw_away(f"{MINE}_b"))
+
+
+def _remove_left_over() -> None:
+    """Accounts of runs that were killed."""
+    for entry in pwd.getpwall():
+        match = re.fullmatch(r"csd_test_int(\d+)_.*", entry.pw_name)
+        if match and not os.path.exists(f"/proc/{match[1]}"):
+            subprocess.run(["userdel", "-rf", entry.pw_name], check=False, capture_output=True)
 
 
 @pytest.fixture

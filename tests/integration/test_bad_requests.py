@@ -12,8 +12,8 @@ from tests.integration.people import home, put
 
 
 @pytest.fixture(scope="module")
-def daemon(_people: object) -> Iterator[RunningDaemon]:
-    config = '[scan_types.private]\npaths = ["private"]\nmessage = "Bob\'s"\nusers = ["csd_test_int_b"]\n'
+def daemon(_people: tuple[Person, Person]) -> Iterator[RunningDaemon]:
+    config = f'[scan_types.private]\npaths = ["private"]\nmessage = "Bob"\nusers = ["{_people[1].name}"]\n'
     config += '[scan_types.public_ftp]\nenabled = false\n[scan_types.mail]\nmessage = "Post"\n'
     with RunningDaemon(config=config) as running:
         yield running

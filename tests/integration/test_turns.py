@@ -10,7 +10,7 @@ from tests.fakes.clamd import FakeClamd
 from tests.fakes.realclamd import EICAR
 from tests.fakes.running import PeerClient, RpcError, RunningDaemon, wait_for
 from tests.integration.fake_engine import HOLD, at_engine, holding_engine
-from tests.integration.people import clear, put, wait_state
+from tests.integration.people import MINE, clear, put, wait_state
 
 Engine = tuple[RunningDaemon, FakeClamd]
 
@@ -119,7 +119,7 @@ def test_six_accounts_are_served_in_the_order_asked(engine: Engine) -> None:
     """With one place: positions fall by one each time, nobody is passed over, and who asks again waits again."""
     daemon, fake = engine
     with ExitStack() as stack:
-        people = [stack.enter_context(throw_away(f"int_turn{number}")) for number in range(6)]
+        people = [stack.enter_context(throw_away(f"{MINE}_{number}")) for number in range(6)]
         clients = [stack.enter_context(daemon.client(person.uid)) for person in people]
         for person in people:
             clear(person)

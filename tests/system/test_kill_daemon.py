@@ -24,7 +24,7 @@ from tests.fakes.running import RunningDaemon, wait_for
 
 FILES = 200
 KILLS = 5
-SCANNED = 3_000
+SCANNED = 8_000
 STOP_LIMIT_S = 10.0
 ACTIONS = ("quarantine", "delete")
 STATES = ("quarantined", "deleted")

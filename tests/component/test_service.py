@@ -1,0 +1,163 @@
+"""What calls mean, on a real store: bounds of what an account's calls cost the others, and numbers that are true."""
+
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from clamscannerd.model import Account, Counts, EngineInfo, Frozen, Identity, Scan, ScanState
+from clamscannerd.service import clamscanner
+from clamscannerd.service.accounts import Accounts, Entry
+from clamscannerd.service.context import Context, Settings
+from clamscannerd.service.envelope import Answer
+from clamscannerd.service.scan_types import ScanType
+from clamscannerd.state.live import Live
+from clamscannerd.state.store import NewFinding, Store, StoreLimits, open_store
+from tests.fakes.running import check_answer
+
+WHO = Identity(dev=1, ino=2, size=3, mtime_ns=4, sha256=b"h" * 32)
+PATIENCE_S = 20.0
+KEPT = 1_500
+HOME = ScanType(id="home", message="All", paths=(b".",), users=frozenset("*"), groups=frozenset())
+MAIL = ScanType(id="mail", message="Mail", paths=(b"mail", b"Maildir"), users=frozenset("*"), groups=frozenset())
+
+
+class Ready(Frozen, frozen=True, kw_only=True):
+    kind: str = "ready"
+    since: float = 0.0
+    reason: str = ""
+    signatures: bool = True
+    info: EngineInfo = EngineInfo()
+
+
+class Jobs:
+    """No runner: what is queued stays so."""
+
+    def wake(self) -> None:
+        return
+
+    async def position(self, uid: int, name: str) -> int:
+        return 1
+
+    async def cancel_scan(self, scan: Scan) -> None:
+        return
+
+
+class Place:
+    """A context, and a home of which the probe says what is there."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.live = Live()
+        self.there = {b".", b"mail"}
+        self.probed: list[int] = []
+        self.may_look = trio.Event()
+        self.may_look.set()
+        self.context = Context(
+            store=store,
+            live=self.live,
+            jobs=Jobs(),
+            accounts=Accounts(min_uid=1000, timeout_s=5.0, only_uid=None),
+            engine=Ready,
+            probe=self._probe,
+            settings=Settings(scan_types={"home": HOME, "mail": MAIL}, lost_after_s=120.0),
+        )
+
+    async def _probe(self, account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
+        self.probed.append(account.uid)
+        await self.may_look.wait()
+        return tuple(path in self.there for path in paths)
+
+    async def scanned(self, who: Entry, number: int, *, counted: int | None = None) -> Scan:
+        """A scan that found so many and is done; `counted` is what its worker says it found."""
+        scan = await self.store.add_scan(who.account, "home", (b".",), 0, time.time())
+        await self.store.begin_scan(scan.id, EngineInfo(), time.time())
+        new = [NewFinding(path=b"f%d" % n, identity=WHO, signature="s") for n in range(number)]
+        await self.store.add_findings(scan.id, new, time.time())
+        all_found = number if counted is None else counted
+        counts = Counts(total_files=all_found, scanned_files=all_found, infected_files=all_found)
+        return await self.store.end_scan(scan.id, ScanState.DONE, counts, "", time.time())
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    async with open_store(tmp_path / "state", StoreLimits(max_findings_per_scan=KEPT)) as opened:
+        yield Place(opened)
+
+
+def entry(number: int) -> Entry:
+    uid = 1000 + number
+    return Entry(account=Account(uid=uid, gid=uid, name=f"p{number}", home=b"/home/p%d" % number), groups=frozenset())
+
+
+ANN, BOB = entry(1), entry(2)
+
+
+def result(answer: Answer) -> dict[str, Any]:
+    check_answer(str(answer["func"]), answer)
+    given = answer["result"]
+    assert isinstance(given, dict)
+    return given
+
+
+# The one line of readers
+
+
+async def test_an_account_that_lists_again_and_again_has_one_list_in_the_readers_line(
+    place: Place, nursery: trio.Nursery
+) -> None:
+    await place.scanned(ANN, 3)
+    await place.scanned(BOB, 1)
+    held, release = trio.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        trio.from_thread.run_sync(held.set)
+        release.wait(PATIENCE_S)
+
+    answers: list[Answer] = []
+
+    async def list_all() -> None:
+        answers.append(await clamscanner.list_infected_files(place.context, ANN))
+
+    async def choose_all() -> None:
+        answers.append(await clamscanner.disinfect_files(place.context, ANN, 0, {}, "ignore"))
+
+    nursery.start_soon(place.store._db.read, hold)
+    await held.wait()
+    try:
+        for _ in range(20):
+            nursery.start_soon(list_all)
+            nursery.start_soon(choose_all)
+        nursery.start_soon(clamscanner.get_scan_status, place.context, BOB)
+        await trio.testing.wait_all_tasks_blocked()
+        assert place.store._db._read_line.statistics().tasks_waiting == 2  # one of Ann's, and Bob's
+    finally:
+        release.set()
+    with trio.fail_after(PATIENCE_S):
+        while len(answers) < 40:
+            await trio.lowlevel.checkpoint()
+    good = [answer["func"] for answer in answers if result(answer)["status"]]
+    assert (good.count("list_infected_files"), good.count("disinfect_files")) == (20, 1)
+
+
+async def test_a_status_reads_no_more_findings_than_it_shows(place: Place) -> None:
+    scan = await place.scanned(ANN, KEPT)
+    work = 0
+
+    def count(*_: object) -> int:
+        nonlocal work
+        work += 1
+        return 0
+
+    place.store._db._reader.set_progress_handler(count, 100)  # called each hundred instructions of SQLite
+    data = result(await clamscanner.get_scan_status(place.context, ANN))["data"]
+    for_status, work = work, 0
+    await place.store.scan_findings(scan.id)
+    assert for_status < work
+    assert data["infected_files"] == [f"/home/p1/f{n}" for n in range(1_000)]
+    assert data["infected_file_count"] == KEPT
