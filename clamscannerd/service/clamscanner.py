@@ -84,12 +84,12 @@ async def get_scan_status(context: Context, entry: Entry) -> Answer:
             home=account.home,
             current=live.current,
             infected=list(islice(live.infected, LISTED)),
-            infected_count=len(live.infected),
+            kept=len(live.infected),
             queue_position=0,
             files_per_second=live.files_per_second(),
             eta_seconds=live.eta_seconds(),
         )
-        return done("get_scan_status", data, warnings_of(live.scan))
+        return done("get_scan_status", data, warnings_of(live.scan, len(live.infected)))
     scan = await context.store.latest_scan(account.uid, account.name)
     if scan is None:
         return refused("get_scan_status", f"cannot show a scan: {NO_SCAN}")
@@ -104,12 +104,12 @@ async def _stored_status(context: Context, account: Account, scan: Scan) -> Answ
         home=account.home,
         current=b"",
         infected=first,
-        infected_count=kept,
+        kept=kept,
         queue_position=await context.jobs.position(scan.uid, scan.name) if waits else 0,
         files_per_second=_overall_rate(scan),
         eta_seconds=None if waits else 0,
     )
-    return done("get_scan_status", data, warnings_of(scan))
+    return done("get_scan_status", data, warnings_of(scan, kept))
 
 
 def _overall_rate(scan: Scan) -> float:
@@ -129,7 +129,8 @@ async def _list_infected_files(context: Context, account: Account) -> Answer:
     if scan is None:
         return refused("list_infected_files", f"cannot list infected files: {NO_SCAN}")
     findings = await context.store.standing_findings(account.uid, account.name)
-    warnings = warnings_of(scan)
+    kept, _ = await context.store.found_paths(scan.id, 0)
+    warnings = warnings_of(scan, kept)
     earlier = await context.store.earlier_standing_count(account.uid, account.name)
     if earlier:
         warnings.append(f"{earlier} infected files of earlier scans still stand; this scan did not look at them")

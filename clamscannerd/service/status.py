@@ -48,12 +48,12 @@ def status_of(
     home: bytes,
     current: bytes,
     infected: list[bytes],
-    infected_count: int,
+    kept: int,
     queue_position: int,
     files_per_second: float,
     eta_seconds: int | None,
 ) -> dict[str, object]:
-    """`data` of get_scan_status."""
+    """`data` of get_scan_status. `infected`: the first of the `kept` findings; more may have been found."""
     counts = scan.counts
     started = scan.started_at if scan.started_at is not None else scan.asked_at
     return {
@@ -70,7 +70,7 @@ def status_of(
         "state": scan.state.value,
         "queue_position": queue_position,
         "resumed": scan.resumed,
-        "infected_file_count": infected_count,
+        "infected_file_count": max(counts.infected_files, kept),  # a scan that starts over counts again from 0
         "total_file_size": counts.total_bytes,
         "not_scanned": dict(counts.not_scanned),
         "cached_file_count": counts.cached_files,
@@ -80,9 +80,11 @@ def status_of(
     }
 
 
-def warnings_of(scan: Scan) -> list[str]:
-    """What a reader of the numbers must know beside them."""
+def warnings_of(scan: Scan, kept: int) -> list[str]:
+    """What a reader of the numbers must know beside them. `kept`: findings that can be listed and acted on."""
     warnings = []
+    if (found := scan.counts.infected_files) > kept:
+        warnings.append(f"{found} infected files were found and only {kept} are listed: act on those, then scan again")
     if scan.state in (ScanState.CANCELLED, ScanState.FAILED):
         warnings.append(scan.message or f"the scan was {scan.state.value}")
     if scan.counts.not_scanned.get(Reason.NO_SIGNATURES):

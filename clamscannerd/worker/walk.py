@@ -71,7 +71,10 @@ def walk(
     longest = PATH_MAX_BYTES - home_length - 1
     left_out = frozenset(excludes)
     stack: list[tuple[bytes, list[bytes]]] = [(b"", outermost(roots)[::-1])]
-    while stack:
+    missed: list[bytes] | None = []  # directories that were gone; looked for once more at the end, then None
+    while stack or missed:
+        if not stack:  # renamed away and back while we came by is not a way to hide
+            stack, missed = [(b"", missed or [])], None
         parent, names = stack[-1]
         if not names:
             stack.pop()
@@ -84,8 +87,10 @@ def walk(
         try:
             dir_fd = kernel.open_dir(home_fd, path or b".")
         except OSError as error:
-            if error.errno != errno.ENOENT or len(stack) > 1:  # a root that is not there is no matter
+            if error.errno != errno.ENOENT:
                 yield Met(-1, name, path or b".", reason_for(error), None)
+            elif missed is not None and path:
+                missed.append(path)
             continue
         below: list[bytes] = []
         try:

@@ -16,7 +16,7 @@ from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.context import Context, Settings
 from clamscannerd.service.envelope import Answer
 from clamscannerd.service.scan_types import ScanType
-from clamscannerd.state.live import Live
+from clamscannerd.state.live import Live, LiveScan
 from clamscannerd.state.store import NewFinding, Store, StoreLimits, open_store
 from tests.fakes.running import check_answer
 
@@ -161,3 +161,30 @@ async def test_a_status_reads_no_more_findings_than_it_shows(place: Place) -> No
     assert for_status < work
     assert data["infected_files"] == [f"/home/p1/f{n}" for n in range(1_000)]
     assert data["infected_file_count"] == KEPT
+
+
+# Numbers
+
+
+async def test_more_infected_files_than_are_kept_are_counted_and_said(place: Place) -> None:
+    await place.scanned(ANN, KEPT + 1, counted=KEPT + 700)
+    said = f"{KEPT + 700} infected files were found and only {KEPT} are listed: act on those, then scan again"
+    status = result(await clamscanner.get_scan_status(place.context, ANN))
+    assert (status["data"]["infected_file_count"], status["warnings"]) == (KEPT + 700, [said])
+    listed = result(await clamscanner.list_infected_files(place.context, ANN))
+    assert (len(listed["data"]), listed["warnings"]) == (KEPT, [said])
+
+
+async def test_of_a_scan_that_kept_all_nothing_is_said(place: Place) -> None:
+    await place.scanned(ANN, 3)
+    status = result(await clamscanner.get_scan_status(place.context, ANN))
+    assert (status["data"]["infected_file_count"], status["warnings"]) == (3, None)
+
+
+async def test_what_a_scan_found_before_it_started_over_still_counts(place: Place) -> None:
+    live = LiveScan(await place.scanned(ANN, 3), trio.Event())
+    live.restart(live.scan, [b"f0", b"f1", b"f2"])
+    live.progress(Counts(total_files=9, scanned_files=1, infected_files=1), b"")
+    place.live.add(live)
+    status = result(await clamscanner.get_scan_status(place.context, ANN))
+    assert (status["data"]["infected_file_count"], status["warnings"]) == (3, None)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from clamscannerd.model import Reason
+from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.messages import (
     Cancel,
     Cleared,
@@ -27,6 +28,7 @@ from clamscannerd.worker.messages import (
     Sessions,
     Skipped,
 )
+from clamscannerd.worker.walk import walk
 from tests.fakes.realclamd import EICAR, EICAR_NAME, RealClamd
 from tests.fakes.worker_peer import WorkerPeer, clamd_session
 
@@ -248,6 +250,22 @@ def test_nested_and_missing_roots_meet_every_file_once(home: Path, clamd: RealCl
     (home / "mail" / "cur" / "1").write_bytes(b"x")
     outcome = scan(home, clamd, roots=(b"mail/cur", b"mail", b"Maildir"))
     assert outcome.end.counts.total_files == 1
+
+
+def test_a_directory_that_was_away_just_then_is_looked_for_at_the_end(home: Path) -> None:
+    for name in ("a", "b"):
+        (home / name).mkdir()
+        (home / name / "f").write_bytes(b"x")
+    (home / "a").rename(home / "away")
+    fd = os.open(home, os.O_RDONLY)
+    entries = walk(Kernel(), fd, 10, (b"a", b"b", b"c"), ())
+    try:
+        assert next(entries).path == b"b/f"
+        (home / "away").rename(home / "a")
+        assert [met.path for met in entries] == [b"a/f"]
+    finally:
+        entries.close()
+        os.close(fd)
 
 
 def test_earlier_findings_are_looked_at_again_and_counted_once(home: Path, clamd: RealClamd) -> None:
