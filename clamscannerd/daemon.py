@@ -278,11 +278,7 @@ def _alive(spawner: Spawner, store: Store) -> Callable[[], Awaitable[None]]:
 
 
 async def _keep_vault(vault: Vault) -> None:
-<<<<<<< HEAD
     """At start compare contents with rows; then remove what is past its time, again and again."""
-=======
-    """At start compare files with rows; then remove what is past its time, again and again."""
->>>>>>> main
     report = await vault.survey()
     if report.stray_count or report.missing_count:
         log.error(

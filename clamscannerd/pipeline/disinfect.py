@@ -6,14 +6,9 @@ captured file, and the vault knows whether its content is safe. Records are comm
 the home after; a task that goes on writes the log afresh from them.
 """
 
-import contextlib
 import logging
 import time
-<<<<<<< HEAD
 from collections.abc import Sequence
-=======
-from collections.abc import Iterator
->>>>>>> main
 from typing import Literal
 
 from clamscannerd.errors import Refused, RemoteProtocolError, WorkerFailed
@@ -30,7 +25,7 @@ from clamscannerd.model import (
 from clamscannerd.pipeline.cleanse import Cleansing, drop_unjournaled
 from clamscannerd.pipeline.group import GROUP_STEPS, act_on_group, plain
 from clamscannerd.pipeline.link import WorkerLink, open_worker
-from clamscannerd.pipeline.tasks import TaskJobs, bring_session, capture_name
+from clamscannerd.pipeline.tasks import TaskJobs, bring_session, capture_name, in_time
 from clamscannerd.rpc.names import to_wire
 from clamscannerd.state.store import FileMeta
 from clamscannerd.state.store_values import StepEnd
@@ -62,85 +57,10 @@ _FINDING = {
 }
 
 
-<<<<<<< HEAD
 class DisinfectTurn:
     """One worker's turn at a disinfection."""
 
     def __init__(self, jobs: TaskJobs, task: Task, account: Account) -> None:
-=======
-class TaskLimits(Frozen, frozen=True, kw_only=True):
-    """Bounds of a task; defaults and reasons stand in config.Tasks, config.Scans and config.Vault."""
-
-    step_timeout_s: float  # of a whole step: a worker that sends a byte now and then does not keep it alive
-    silence_s: float
-    file_deadline_s: float
-    retries: int
-
-
-class DisinfectJobs:
-    """Runs tasks; one `run` is one job."""
-
-    def __init__(
-        self, *, store: Store, vault: Vault, spawner: Spawner, engines: EngineView, limits: TaskLimits
-    ) -> None:
-        self.store = store
-        self.vault = vault
-        self.spawner = spawner
-        self.engines = engines
-        self.limits = limits  # replaced by a reload
-        self.stopping = trio.Event()  # set at SIGTERM: finish the step at hand, begin no other
-
-    async def run(self, task: Task, account: Account, lock_fd: int) -> None:
-        """From queued to done; parked when the daemon stops."""
-        ended = False
-        await self.store.begin_task(task.id, time.time())
-        try:
-            ended = await self._attempts(task, account, lock_fd)
-        finally:
-            if not ended:
-                with trio.CancelScope(shield=True), trio.move_on_after(_PARK_S):
-                    await self.store.park_task(task.id)
-
-    async def fail(self, task: Task, message: str) -> None:
-        """End a task whose account is gone: every step that is left is an error. Nothing is touched."""
-        account = Account(uid=task.uid, gid=0, name=task.name, home=b"")
-        await self.store.begin_task(task.id, time.time())
-        await _Run(self, task, account).give_up_all(message)
-
-    async def _attempts(self, task: Task, account: Account, lock_fd: int) -> bool:
-        """True when the done record is committed. A step over which workers die again and again ends in `error`."""
-        failures: dict[int, int] = {}
-        while True:
-            run = _Run(self, task, account)
-            try:
-                return await run.go(lock_fd)
-            except HomeUnusable as error:
-                return await run.give_up_all(f"cannot act on it: {error}")
-            except (WorkerFailed, SpawnRefused) as error:
-                failures[run.seq] = failures.get(run.seq, 0) + 1
-                log.warning("task %s, step %d, attempt %d: %s", task.public_id, run.seq, failures[run.seq], error)
-                if failures[run.seq] <= self.limits.retries:
-                    continue
-                if run.seq != 0:
-                    await run.give_up(run.seq, f"cannot act on it: {error}")
-                elif await run.give_up_rest(f"cannot act on it: {error}"):  # no worker got as far as a step
-                    failures.clear()  # what was recorded now wants a log: some more workers, for that alone
-                else:
-                    log.warning("task %s ends, and its log in the home may not", task.public_id)
-                    await self.store.end_task(task.id, time.time())
-                    return True
-
-
-def capture_name() -> bytes:
-    """128 random bits: nobody can have put anything there (architecture, rule 5)."""
-    return CAPTURE_PREFIX + secrets.token_hex(16).encode()
-
-
-class _Run:
-    """One worker's turn at a task."""
-
-    def __init__(self, jobs: DisinfectJobs, task: Task, account: Account) -> None:
->>>>>>> main
         self.task = task
         self.seq = 0
         self._jobs = jobs
@@ -210,13 +130,21 @@ class _Run:
         await self._store.end_task(self.task.id, time.time())
         return True
 
-<<<<<<< HEAD
+    async def give_up_rest(self, message: str) -> bool:
+        """Every step that is left ends as an error. Whether there was one."""
+        any_left = False
+        while (step := await self._store.next_step(self.task.id)) is not None:
+            any_left = True
+            await self._give_up(step, message)
+        return any_left
+
     async def _group(self, link: WorkerLink, steps: Sequence[Step]) -> bool:
         """Small files together; what was not plain is done alone, at its place. False: none could be begun."""
         self.seq = steps[0].seq
         captures = [capture_name() for _ in steps]
         ended: list[StepEnd] = []
-        begun = await act_on_group(link, self._reply, self._jobs.vault, self._account, steps, captures)
+        with in_time(self._jobs.limits.step_timeout_s, f"end the group from step {self.seq} on"):
+            begun = await act_on_group(link, self._reply, self._jobs.vault, self._account, steps, captures)
         for one in begun:  # records stand in the order asked
             if one.acted is not None:
                 ended.append(self._end_of(one.step, one.acted, one.item.item_id))
@@ -247,15 +175,6 @@ class _Run:
             records = await self._store.end_group(self.task.id, ends, time.time())
             log.info("task %s: %d files taken away", self.task.public_id, len(ends))
             await self._write_log(records)
-=======
-    async def give_up_rest(self, message: str) -> bool:
-        """Every step that is left ends as an error. Whether there was one."""
-        any_left = False
-        while (step := await self._store.next_step(self.task.id)) is not None:
-            any_left = True
-            await self._give_up(step, message)
-        return any_left
->>>>>>> main
 
     async def _step(self, link: WorkerLink, step: Step) -> None:
         again = step.state is StepState.DOING
@@ -265,9 +184,10 @@ class _Run:
             await self.record(step, Outcome.NO_ACTION, None, gone=False)
             return
         if step.action is Action.CLEANSE_MAILBOX:
-            await self._cleanse(link, step, again=again)
+            with in_time(self._jobs.limits.step_timeout_s, f"end step {step.seq}"):
+                await self._cleanse(link, step, again=again)
             return
-        with self._in_time(f"end step {step.seq}"):
+        with in_time(self._jobs.limits.step_timeout_s, f"end step {step.seq}"):
             reply, item = await self._act(link, step, stored, again=again)
         await self._end(step, reply, item)
 
@@ -370,12 +290,8 @@ class _Run:
             if isinstance(reply, LogFailed):
                 await self._issue("warning", reply.message)
             elif isinstance(reply, NeedSession):
-<<<<<<< HEAD
                 await bring_session(link, self._jobs.engines)
-=======
-                await self._bring_session(link)
                 engine_s = self._jobs.limits.file_deadline_s  # it is silent while the engine looks at the file
->>>>>>> main
             else:
                 return reply
 
@@ -421,19 +337,10 @@ class _Run:
             after += len(records)
 
     async def _sync(self, link: WorkerLink) -> None:
-        with self._in_time("answer Sync"):
+        with in_time(self._jobs.limits.step_timeout_s, "answer Sync"):
             await link.send(Sync())
             if not isinstance(await self._reply(link), Synced):
                 raise WorkerFailed("worker did not answer Sync")
-
-    @contextlib.contextmanager
-    def _in_time(self, what: str) -> Iterator[None]:
-        limit_s = self._jobs.limits.step_timeout_s
-        try:
-            with trio.fail_after(limit_s):
-                yield
-        except trio.TooSlowError:
-            raise WorkerFailed(f"worker did not {what} within {limit_s:g} s") from None
 
 
 def _allowed(action: Action) -> frozenset[Outcome]:

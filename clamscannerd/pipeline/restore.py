@@ -13,7 +13,7 @@ import time
 from clamscannerd.errors import LocalProtocolError, Refused, WorkerFailed
 from clamscannerd.model import Account, Item, RestoreOutcome, RestoreStep, StepState, Task
 from clamscannerd.pipeline.link import WorkerLink, open_worker
-from clamscannerd.pipeline.tasks import TaskJobs, bring_session, capture_name
+from clamscannerd.pipeline.tasks import TaskJobs, bring_session, capture_name, in_time
 from clamscannerd.rpc.names import to_wire
 from clamscannerd.state.store import FileMeta
 from clamscannerd.state.vault_out import ItemLost
@@ -39,7 +39,7 @@ class RestoreTurn:
 
     async def go(self, lock_fd: int) -> bool:
         jobs = self._jobs
-        async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.step_timeout_s) as link:
+        async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.silence_s) as link:
             size = jobs.engines.view().max_file_size
             await link.send(RestoreJob(max_file_size=size, file_deadline_s=jobs.limits.file_deadline_s))
             while (step := await self._store.next_restore_step(self.task.id)) is not None:
@@ -63,10 +63,16 @@ class RestoreTurn:
         await self._end(step, RestoreOutcome.ERROR, message)
 
     async def give_up_all(self, message: str) -> bool:
-        while (step := await self._store.next_restore_step(self.task.id)) is not None:
-            await self._give_up(step, message)
+        await self.give_up_rest(message)
         await self._store.end_restore_task(self.task.id, time.time())
         return True
+
+    async def give_up_rest(self, message: str) -> bool:
+        any_left = False
+        while (step := await self._store.next_restore_step(self.task.id)) is not None:
+            any_left = True
+            await self._give_up(step, message)
+        return any_left
 
     async def _step(self, link: WorkerLink, step: RestoreStep) -> None:
         again = step.state is StepState.DOING
@@ -78,7 +84,8 @@ class RestoreTurn:
         except (ItemLost, Refused) as error:
             await self._end(step, RestoreOutcome.ERROR, f"cannot restore it: {error}")
             return
-        reply = await self._reply(link, step)
+        with in_time(self._jobs.limits.step_timeout_s, f"end step {step.seq}"):
+            reply = await self._reply(link, step)
         await self._end(step, reply.outcome, reply.message, reply.signature)
 
     async def _item(self, step: RestoreStep) -> tuple[Item, FileMeta]:
@@ -90,10 +97,12 @@ class RestoreTurn:
         return item, meta
 
     async def _reply(self, link: WorkerLink, step: RestoreStep) -> Restored:
+        engine_s = 0.0
         while True:
-            reply = await link.receive()
+            reply = await link.receive(engine_s)
             if isinstance(reply, NeedSession):
                 await self._bring_session(link, step)
+                engine_s = self._jobs.limits.file_deadline_s  # it is silent while the engine looks at the file
             elif isinstance(reply, Restored) and reply.seq == step.seq:
                 return reply
             else:

@@ -5,11 +5,12 @@ the daemon stops, tried again when a worker dies, and ended, step by step, when 
 as a whole: what cannot be done is the outcome of a step.
 """
 
+import contextlib
 import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import trio
@@ -28,9 +29,10 @@ _PARK_S = 3.0  # what is left of the 10 s of a stop after the step at hand had i
 
 
 class TaskLimits(Frozen, frozen=True, kw_only=True):
-    """Bounds of a task; defaults and reasons stand in config.Tasks and config.Vault."""
+    """Bounds of a task; defaults and reasons stand in config.Tasks, config.Scans and config.Vault."""
 
-    step_timeout_s: float
+    step_timeout_s: float  # of a whole step: a worker that sends a byte now and then does not keep it alive
+    silence_s: float
     file_deadline_s: float
     retries: int
 
@@ -46,6 +48,9 @@ class Turn(Protocol):
 
     async def give_up(self, seq: int, message: str) -> None:
         """End the step over which workers died."""
+
+    async def give_up_rest(self, message: str) -> bool:
+        """Every step that is left ends as an error. Whether there was one."""
 
     async def give_up_all(self, message: str) -> bool:
         """No worker can do anything for this account: every step that is left ends as an error, and the task."""
@@ -103,9 +108,23 @@ class TaskJobs:
                 log.warning("task %s, step %d, attempt %d: %s", task.public_id, turn.seq, failures[turn.seq], error)
                 if failures[turn.seq] <= self.limits.retries:
                     continue
-                if turn.seq == 0:  # no worker got as far as a step
-                    return await turn.give_up_all(f"cannot act on it: {error}")
-                await turn.give_up(turn.seq, f"cannot act on it: {error}")
+                if turn.seq != 0:
+                    await turn.give_up(turn.seq, f"cannot act on it: {error}")
+                elif await turn.give_up_rest(f"cannot act on it: {error}"):  # no worker got as far as a step
+                    failures.clear()  # what was recorded now wants a log: some more workers, for that alone
+                else:
+                    log.warning("task %s ends, and its log in the home may not", task.public_id)
+                    return await turn.give_up_all("")
+
+
+@contextlib.contextmanager
+def in_time(limit_s: float, what: str) -> Iterator[None]:
+    """WorkerFailed when the worker does not do it within `limit_s`, however often it says something."""
+    try:
+        with trio.fail_after(limit_s):
+            yield
+    except trio.TooSlowError:
+        raise WorkerFailed(f"worker did not {what} within {limit_s:g} s") from None
 
 
 def capture_name() -> bytes:

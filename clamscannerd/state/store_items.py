@@ -142,7 +142,8 @@ def _make_room(c: sqlite3.Connection, owner: int, path: bytes, size: int, caps: 
     evicted: list[ItemFile] = []
     rows = c.execute(
         "SELECT id, file, size, place FROM item"
-        " WHERE account = ? AND state = 'kept' AND action = 'delete' AND NOT EXISTS (SELECT 1 FROM step s WHERE s.task = item.task AND s.seq = item.seq AND s.state <> 'ended')"
+        " WHERE account = ? AND state = 'kept' AND action = 'delete' AND NOT EXISTS"
+        " (SELECT 1 FROM step s WHERE s.task = item.task AND s.seq = item.seq AND s.state <> 'ended')"
         " ORDER BY kept_at, id",
         (owner,),
     )

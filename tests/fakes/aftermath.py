@@ -43,13 +43,17 @@ def vault(daemon: RunningDaemon, after: int = 0) -> list[Item]:
     """
     wait_for(lambda: not rows(daemon, "SELECT 1 FROM item WHERE state <> 'kept'"), "the vault to be tidied up")
     index = rows(daemon, "SELECT file, path, action, sha256, size, task, seq FROM item ORDER BY id")
-    lying = {path.stem: path for path in (daemon.state / "vault").rglob("*") if path.is_file()}
+    lying = {path.stem: path.read_bytes() for path in (daemon.state / "vault").rglob("*.item")}
+    small = daemon.state / "vault" / "small.db"
+    if small.exists():
+        with closing(sqlite3.connect(f"file:{small}?mode=ro", uri=True)) as database:
+            lying |= dict(database.execute("SELECT file, content FROM blob"))
     assert lying.keys() == {row[0] for row in index}, "files and rows of the vault differ"
     items = []
     for file, path, action, sha256, size, task, seq in index:
         if task <= after:
             continue
-        content = lying[file].read_bytes().translate(_NEUTRAL)
+        content = lying[file].translate(_NEUTRAL)
         assert (len(content), hashlib.sha256(content).digest()) == (size, sha256)
         items.append(Item(path, action, content, task, seq))
     return items
