@@ -188,3 +188,40 @@ async def test_what_a_scan_found_before_it_started_over_still_counts(place: Plac
     place.live.add(live)
     status = result(await clamscanner.get_scan_status(place.context, ANN))
     assert (status["data"]["infected_file_count"], status["warnings"]) == (3, None)
+
+
+# Looks into a home
+
+
+async def test_calls_of_one_account_share_a_look_into_its_home(place: Place, nursery: trio.Nursery) -> None:
+    place.may_look = trio.Event()
+    answers: list[Answer] = []
+
+    async def ask() -> None:
+        answers.append(await clamscanner.get_scan_paths(place.context, ANN))
+
+    async def start(scan_type: str) -> None:
+        answers.append(await clamscanner.start_scan(place.context, ANN, 0, scan_type))
+
+    for _ in range(30):
+        nursery.start_soon(ask)
+    await trio.testing.wait_all_tasks_blocked()
+    place.may_look.set()
+    with trio.fail_after(PATIENCE_S):
+        while len(answers) < 30:
+            await trio.lowlevel.checkpoint()
+    await start("mail")
+    assert [result(answer)["status"] for answer in answers] == [1] * 31
+    assert place.probed == [1001]
+
+
+async def test_a_look_into_a_home_counts_for_two_seconds_only(
+    place: Place, autojump_clock: trio.testing.MockClock
+) -> None:
+    await clamscanner.get_scan_paths(place.context, ANN)
+    place.there = {b"."}
+    autojump_clock.jump(2.1)
+    paths = result(await clamscanner.get_scan_paths(place.context, ANN))["data"]
+    assert [path["id"] for path in paths] == ["home"]
+    await clamscanner.get_scan_paths(place.context, BOB)
+    assert place.probed == [1001, 1001, 1002]
