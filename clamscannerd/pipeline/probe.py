@@ -7,7 +7,7 @@ from clamscannerd.model import Account
 from clamscannerd.pipeline.link import HomeUnusable, Spawner, open_worker
 from clamscannerd.worker.messages import Probe, Probed
 
-_SILENCE_S = 10.0  # a stat of four names; a home that hangs longer is no use to a scan either
+_SILENCE_S = 5.0  # a stat of four names; stopped by its user, it holds one of the few places for probes so long
 
 
 async def probe(spawner: Spawner, account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:

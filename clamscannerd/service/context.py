@@ -1,5 +1,6 @@
 """What the handlers work with. [daemon] Built once by daemon.py; `settings` is replaced whole by a reload."""
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
@@ -14,6 +15,8 @@ from clamscannerd.state.store import Store
 from clamscannerd.state.vault import Vault
 
 _VERIFIES = 2  # checks of contents at once: each reads up to an account's part of the vault
+_SEEN_S = 2.0  # so long a look into a home counts: a panel asks for the paths and starts a scan right after
+_SEEN_KEPT = 4_096  # accounts whose look is remembered; then the memory starts over
 _PROBES = 32  # workers that look into homes for calls, over all accounts; one at a time for each
 
 
@@ -72,6 +75,7 @@ class Context:
         self._probe = probe
         self._probes = trio.CapacityLimiter(_PROBES)
         self._probing: dict[int, trio.Lock] = {}
+        self._seen: dict[int, tuple[float, bytes, dict[bytes, bool]]] = {}
         self._heavy: dict[int, trio.Lock] = {}
 
     async def entry(self, peer_uid: int, user: str | None) -> Entry:
@@ -80,8 +84,19 @@ class Context:
 
     async def exists(self, account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
         """Which of these directories are there, seen by a worker that is the account."""
-        async with _one_at_a_time(self._probing, account.uid), self._probes:
-            return await self._probe(account, paths)
+        async with _one_at_a_time(self._probing, account.uid):
+            seen = self._lately_seen(account)
+            if not seen.keys() >= set(paths):
+                async with self._probes:
+                    seen = dict(zip(paths, await self._probe(account, paths), strict=True))
+                if len(self._seen) >= _SEEN_KEPT:
+                    self._seen.clear()
+                self._seen[account.uid] = trio.current_time(), account.home, seen
+            return tuple(seen[path] for path in paths)
+
+    def _lately_seen(self, account: Account) -> dict[bytes, bool]:
+        when, home, seen = self._seen.get(account.uid, (-math.inf, b"", {}))
+        return seen if home == account.home and trio.current_time() - when < _SEEN_S else {}
 
     def heavy(self, uid: int) -> AbstractAsyncContextManager[None]:
         """Around what reads all findings of an account: the database's readers stand in one line, and so an account

@@ -18,6 +18,7 @@ from clamscannerd.service.envelope import Answer
 from clamscannerd.service.scan_types import ScanType
 from clamscannerd.state.live import Live, LiveScan
 from clamscannerd.state.store import NewFinding, Store, StoreLimits, open_store
+from clamscannerd.state.vault import Vault, VaultLimits
 from tests.fakes.running import check_answer
 
 WHO = Identity(dev=1, ino=2, size=3, mtime_ns=4, sha256=b"h" * 32)
@@ -48,6 +49,12 @@ class Jobs:
         return
 
 
+NO_VAULT = VaultLimits(
+    keep_quarantined_s=1, keep_deleted_s=1, max_bytes_per_account=0, max_items_per_account=0, min_free=1.0
+)
+"""No call here comes near it."""
+
+
 class Place:
     """A context, and a home of which the probe says what is there."""
 
@@ -60,6 +67,7 @@ class Place:
         self.may_look.set()
         self.context = Context(
             store=store,
+            vault=Vault(Path("/nonexistent"), store, NO_VAULT),
             live=self.live,
             jobs=Jobs(),
             accounts=Accounts(min_uid=1000, timeout_s=5.0, only_uid=None),
@@ -188,3 +196,40 @@ async def test_what_a_scan_found_before_it_started_over_still_counts(place: Plac
     place.live.add(live)
     status = result(await clamscanner.get_scan_status(place.context, ANN))
     assert (status["data"]["infected_file_count"], status["warnings"]) == (3, None)
+
+
+# Looks into a home
+
+
+async def test_calls_of_one_account_share_a_look_into_its_home(place: Place, nursery: trio.Nursery) -> None:
+    place.may_look = trio.Event()
+    answers: list[Answer] = []
+
+    async def ask() -> None:
+        answers.append(await clamscanner.get_scan_paths(place.context, ANN))
+
+    async def start(scan_type: str) -> None:
+        answers.append(await clamscanner.start_scan(place.context, ANN, 0, scan_type))
+
+    for _ in range(30):
+        nursery.start_soon(ask)
+    await trio.testing.wait_all_tasks_blocked()
+    place.may_look.set()
+    with trio.fail_after(PATIENCE_S):
+        while len(answers) < 30:
+            await trio.lowlevel.checkpoint()
+    await start("mail")
+    assert [result(answer)["status"] for answer in answers] == [1] * 31
+    assert place.probed == [1001]
+
+
+async def test_a_look_into_a_home_counts_for_two_seconds_only(
+    place: Place, autojump_clock: trio.testing.MockClock
+) -> None:
+    await clamscanner.get_scan_paths(place.context, ANN)
+    place.there = {b"."}
+    autojump_clock.jump(2.1)
+    paths = result(await clamscanner.get_scan_paths(place.context, ANN))["data"]
+    assert [path["id"] for path in paths] == ["home"]
+    await clamscanner.get_scan_paths(place.context, BOB)
+    assert place.probed == [1001, 1001, 1002]

@@ -9,8 +9,20 @@ import msgspec
 import pytest
 import trio
 
-from clamscannerd.model import Account, Action, Counts, EngineInfo, Identity, Outcome, ScanState, Task, TaskState
-from clamscannerd.pipeline.disinfect import DisinfectJobs, TaskLimits
+from clamscannerd.model import (
+    Account,
+    Action,
+    Counts,
+    EngineInfo,
+    Identity,
+    Outcome,
+    ScanState,
+    Task,
+    TaskKind,
+    TaskState,
+)
+from clamscannerd.pipeline.disinfect import DisinfectTurn
+from clamscannerd.pipeline.tasks import TaskJobs, TaskLimits
 from clamscannerd.state.store import NewFinding, NewStep, Store, StoreLimits, open_store
 from clamscannerd.state.vault import Vault, VaultLimits
 from clamscannerd.worker.messages import Act, Acted, Chunk, Content, Log, LogFailed, NeedSession, Sessions, Sync, Synced
@@ -47,7 +59,8 @@ class Place:
     ) -> None:
         self.store = store
         self.spawner = Scripts(nursery, *scripts)
-        self.jobs = DisinfectJobs(
+        self.jobs = TaskJobs(
+            turns={TaskKind.DISINFECT: DisinfectTurn},
             store=store,
             vault=Vault(directory / "vault", store, VAULT),
             spawner=self.spawner,

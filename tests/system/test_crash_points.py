@@ -74,7 +74,16 @@ class Scene:
             return True
         log = Path(self.account.home, LOG_NAME)
         text = log.read_text() if log.exists() else ""
-        return f"/{file}" in text and '"type":"done"' in text and not children(self.monitor)
+        return f"/{file}" in text and '"type":"done"' in text and not children(self.monitor) and self.answers()
+
+    def answers(self) -> bool:
+        """A daemon that was killed has not died for its parent before strace has taken note."""
+        try:
+            with self.daemon.client() as client:
+                client.call("Daemon.version")
+        except (ConnectionError, AssertionError):
+            return False
+        return True
 
     def check_content_is_there(self, file: str) -> None:
         """Right after a kill: somewhere, whole."""
