@@ -164,8 +164,13 @@ class Group:
         ]
 
     def _put_back(self, taken: _Taken) -> None:
-        """Its name again, if that is free; else it is found under the captured one when it is asked for alone."""
+        """Its name again, if that is free; else it is found under the captured one when it is asked for alone.
+
+        What is not ours (swapped in before the capture) will not be looked for again: it gets a name in any case.
+        """
         try:
-            self._kernel.put_back(taken.dir_fd, taken.step.capture, taken.leaf, or_beside=False)
+            name, ours = os.stat(taken.step.capture, dir_fd=taken.dir_fd, follow_symlinks=False), os.fstat(taken.fd)
+            foreign = (name.st_dev, name.st_ino) != (ours.st_dev, ours.st_ino)
+            self._kernel.put_back(taken.dir_fd, taken.step.capture, taken.leaf, or_beside=foreign)
         except OSError:
             return
