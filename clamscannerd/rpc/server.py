@@ -28,6 +28,7 @@ from clamscannerd.model import Peer
 from clamscannerd.rpc import jsonrpc
 from clamscannerd.rpc.access import ROOT_UID, decide
 from clamscannerd.rpc.table import Call, Methods, bind, find, names_user
+from clamscannerd.rpc.unsent import Held, Unsent
 from clamscannerd.rpc.wire import Wire, WireLimits
 
 log = logging.getLogger(__name__)
@@ -88,12 +89,13 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 class _Usage:
     """What one uid has open. Exists from its first connection to its last."""
 
-    __slots__ = ("calls", "connections", "heavy")
+    __slots__ = ("calls", "connections", "heavy", "unsent")
 
     def __init__(self) -> None:
         self.connections = 0
         self.calls = 0
         self.heavy = trio.Lock()
+        self.unsent = Unsent()
 
 
 class _Client(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,12 +223,15 @@ class Server:
         return uid == ROOT_UID or uid in self._admins()
 
     async def _serve_client(self, sock: trio.socket.SocketType, client: _Client) -> None:
-        async def answer(event: jsonrpc.Member | jsonrpc.Batch) -> bytes | None:
-            return await self._answer(client, event)
+        async def answer(event: jsonrpc.Member | jsonrpc.Batch, held: Held) -> bytes | None:
+            return await self._answer(client, event, held)
+
+        def hold() -> Held:
+            return Held(client.usage.unsent, limited=not self._is_admin(client.peer.uid))
 
         async def talk() -> None:
-            stream, usage = trio.SocketStream(sock), client.usage
-            wire = Wire(stream, self.limits.wire(), answer=answer, note_busy=self._note_busy, heavy=usage.heavy)
+            stream, limits, heavy = trio.SocketStream(sock), self.limits.wire(), client.usage.heavy
+            wire = Wire(stream, limits, answer=answer, hold=hold, note_busy=self._note_busy, heavy=heavy)
             await wire.run()
 
         try:
@@ -253,15 +258,20 @@ class Server:
             return False
         return True
 
-    async def _answer(self, client: _Client, event: jsonrpc.Member | jsonrpc.Batch) -> bytes | None:
+    async def _answer(self, client: _Client, event: jsonrpc.Member | jsonrpc.Batch, held: Held) -> bytes | None:
         """The answer to one line. Members of a batch one after the other: they count as one call at a time."""
         if not isinstance(event, jsonrpc.Batch):
-            return await self._answer_member(client, event)
-        answers = [await self._answer_member(client, member) for member in event.members]
+            return await self._answer_member(client, event, held)
+        answers = [await self._answer_member(client, member, held) for member in event.members]
         wanted = [answer for answer in answers if answer is not None]
         return jsonrpc.encode_batch(wanted) if wanted else None
 
-    async def _answer_member(self, client: _Client, member: jsonrpc.Member) -> bytes | None:
+    async def _answer_member(self, client: _Client, member: jsonrpc.Member, held: Held) -> bytes | None:
+        answer = await self._make_answer(client, member, held)
+        held.take(len(answer or b""))
+        return answer
+
+    async def _make_answer(self, client: _Client, member: jsonrpc.Member, held: Held) -> bytes | None:
         if isinstance(member, jsonrpc.Invalid):
             error = member.error
             return jsonrpc.encode_error(member.id, error.code, error.message, error.data)
@@ -275,7 +285,11 @@ class Server:
         async def call() -> None:
             nonlocal answer
             try:
+                if problem := held.problem_before_call():
+                    raise TooManyCalls(f"cannot take the call: {problem}")
                 answer = jsonrpc.encode_response(request_id, await self._call(client, asked.method, asked.params))
+                if problem := held.problem_with(len(answer)):
+                    raise TooManyCalls(f"cannot keep the answer: {problem}")
             except (CallError, Refused) as error:
                 self._calls_refused += 1
                 answer = jsonrpc.encode_error(request_id, error.code, str(error), error.data())

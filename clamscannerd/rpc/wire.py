@@ -20,6 +20,7 @@ import trio
 
 from clamscannerd.errors import CallError, TimedOut
 from clamscannerd.rpc import jsonrpc
+from clamscannerd.rpc.unsent import Held
 
 CHUNK_BYTES = 16 << 10
 """Read at once: decoding a chunk of the shortest lawful calls keeps the loop for about 2 ms."""
@@ -35,7 +36,7 @@ LINGER_S = 1.0
 
 LINGER_BYTES = 16 << 20
 
-Answer = Callable[[jsonrpc.Member | jsonrpc.Batch], Awaitable[bytes | None]]
+Answer = Callable[[jsonrpc.Member | jsonrpc.Batch, Held], Awaitable[bytes | None]]
 
 
 class WireLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +49,8 @@ class WireLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wire:
-    """`answer` makes a line's answer, or None for none; `note_busy` hears +1 and -1 around each line."""
+    """`answer` makes a line's answer, or None for none; what it holds in `hold`'s value is let go when that is written.
+    `note_busy` hears +1 and -1 around each line."""
 
     def __init__(
         self,
@@ -56,12 +58,14 @@ class Wire:
         limits: WireLimits,
         *,
         answer: Answer,
+        hold: Callable[[], Held],
         note_busy: Callable[[int], None],
         heavy: trio.Lock,
     ) -> None:
         self._stream = stream
         self._limits = limits
         self._answer = answer
+        self._hold = hold
         self._note_busy = note_busy
         self._heavy = heavy  # one for all connections of a uid
         self._protocol = jsonrpc.Connection(limits=limits.messages)
@@ -148,12 +152,14 @@ class Wire:
         self._note_busy(+1)
 
     async def _line(self, event: jsonrpc.Member | jsonrpc.Batch) -> None:
+        held = self._hold()
         try:
-            answer = await self._answer(event)
+            answer = await self._answer(event, held)
             del event
             if answer is not None:
                 await self._send(answer)
         finally:
+            held.release()
             self._busy -= 1
             self._slots.release()
             self._rearm()
