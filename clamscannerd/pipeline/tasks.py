@@ -15,17 +15,16 @@ from typing import Protocol
 
 import trio
 
-from clamscannerd.errors import EngineLost, SpawnRefused, WorkerFailed
+from clamscannerd.errors import EngineLost, WorkerFailed
 from clamscannerd.model import CAPTURE_PREFIX, Account, Frozen, Task, TaskKind
 from clamscannerd.pipeline.engineview import EngineView
-from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink
+from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, pause_s
 from clamscannerd.state.store import Store
 from clamscannerd.state.vault import Vault
+from clamscannerd.stop import Stop
 from clamscannerd.worker.messages import NoSession, Sessions
 
 log = logging.getLogger(__name__)
-
-_PARK_S = 3.0  # what is left of the 10 s of a stop after the step at hand had its 8
 
 
 class TaskLimits(Frozen, frozen=True, kw_only=True):
@@ -68,6 +67,7 @@ class TaskJobs:
         engines: EngineView,
         limits: TaskLimits,
         turns: "Mapping[TaskKind, Callable[[TaskJobs, Task, Account], Turn]]",
+        stop: Stop | None = None,
     ) -> None:
         self.store = store
         self.vault = vault
@@ -76,16 +76,17 @@ class TaskJobs:
         self.limits = limits  # replaced by a reload
         self.stopping = trio.Event()  # set at SIGTERM: finish the step at hand, begin no other
         self._turns = turns
+        self._stop = stop or Stop()
 
     async def run(self, task: Task, account: Account, lock_fd: int) -> None:
-        """From queued to done; parked when the daemon stops."""
+        """From queued to done; parked when the daemon stops. Raises SpawnRefused, parked, when no worker can be had."""
         ended = False
         await self.store.begin_task(task.id, time.time())
         try:
             ended = await self._attempts(task, account, lock_fd)
         finally:
             if not ended:
-                with trio.CancelScope(shield=True), trio.move_on_after(_PARK_S):
+                with self._stop.shield():
                     await self.store.park_task(task.id)
 
     async def fail(self, task: Task, message: str) -> None:
@@ -103,10 +104,13 @@ class TaskJobs:
                 return await turn.go(lock_fd)
             except HomeUnusable as error:
                 return await turn.give_up_all(f"cannot act on it: {error}")
-            except (WorkerFailed, SpawnRefused) as error:
+            except WorkerFailed as error:
                 failures[turn.seq] = failures.get(turn.seq, 0) + 1
                 log.warning("task %s, step %d, attempt %d: %s", task.public_id, turn.seq, failures[turn.seq], error)
                 if failures[turn.seq] <= self.limits.retries:
+                    with trio.move_on_after(pause_s(failures[turn.seq])):
+                        await self.stopping.wait()
+                        return False
                     continue
                 if turn.seq != 0:
                     await turn.give_up(turn.seq, f"cannot act on it: {error}")

@@ -52,6 +52,7 @@ from clamscannerd.state.store_values import (
     StoreLimits,
     Usage,
 )
+from clamscannerd.stop import Stop
 
 __all__ = [
     "Caps",
@@ -72,13 +73,13 @@ CLOSE_S = 5.0
 
 
 @asynccontextmanager
-async def open_store(directory: Path, limits: StoreLimits) -> AsyncIterator["Store"]:
+async def open_store(directory: Path, limits: StoreLimits, stop: Stop | None = None) -> AsyncIterator["Store"]:
     """This daemon's state directory, locked, made and migrated as need be. Raises StateError."""
     database = await trio.to_thread.run_sync(open_database, directory)
     try:
         yield Store(database, limits)
     finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+        with (stop or Stop()).shield(CLOSE_S):
             await database.close()
 
 
@@ -104,6 +105,10 @@ class Store(RestoreStore):
         """StateError after a fault that only a new start can clear."""
         if self._db.broken:
             raise StateError(self._db.broken)
+
+    async def wait_broken(self) -> None:
+        """Raises StateError when such a fault comes up. Any other StateError passes: a full disk, somebody's lock."""
+        raise StateError(await self._db.wait_broken())
 
     # --- scans
 

@@ -37,6 +37,7 @@ from clamscannerd.state.store_items import new_file_name, shown
 from clamscannerd.state.store_values import Caps, FileMeta, ItemFile, SmallContent, SmallItem
 from clamscannerd.state.vault_blobs import BlobReader, Blobs
 from clamscannerd.state.vault_out import ItemLost, Outgoing, lend
+from clamscannerd.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,7 @@ EXPIRE_BATCH = 500
 ABORT_S = 10.0
 """A receive that failed cleans up for so long at most; what is left then is cleaned at the next start."""
 
-NAMED_IN_REPORT = 100
-"""Strays and missing items named in a report; all are counted."""
+NAMED_IN_REPORT = 100  # strays, and missing items; all are counted
 
 
 class VaultLimits(Frozen, frozen=True, kw_only=True):
@@ -88,10 +88,11 @@ class VaultStatistics(Frozen, frozen=True, kw_only=True):
 class Vault:
     """One per daemon. `directory` is made when it is needed first, and is the daemon's alone."""
 
-    def __init__(self, directory: Path, store: Store, limits: VaultLimits) -> None:
+    def __init__(self, directory: Path, store: Store, limits: VaultLimits, stop: Stop | None = None) -> None:
         self._directory = directory
         self._store = store
         self._limits = limits
+        self._stop = stop or Stop()
         self._threads = trio.CapacityLimiter(THREADS)
         self._blobs = Blobs(directory / BLOBS_NAME)
         self._blob_thread = trio.CapacityLimiter(1)
@@ -392,7 +393,7 @@ class Incoming:
         if self._settled:
             return
         vault = self._vault
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + ABORT_S):
+        with vault._stop.shield(ABORT_S):
             try:
                 await trio.to_thread.run_sync(self._writer.discard, limiter=vault._threads)
                 await vault._store.forget_items([self._item_id])
