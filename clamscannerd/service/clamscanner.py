@@ -31,18 +31,18 @@ async def get_scan_paths(context: Context, entry: Entry) -> Answer:
     """What may be scanned: permitted to the account, and there."""
     types = permitted(context.settings.scan_types, entry)
     try:
-        there = await _present(context, entry.account, types)
+        there = await _present(context, entry.account, types, need_one=False)
     except (WorkerFailed, SpawnRefused) as error:
         return refused("get_scan_paths", f"cannot look into the home directory: {error}")
     return done("get_scan_paths", [{"id": kind.id, "message": kind.message} for kind in there])
 
 
-async def _present(context: Context, account: Account, types: list[ScanType]) -> list[ScanType]:
+async def _present(context: Context, account: Account, types: list[ScanType], *, need_one: bool) -> list[ScanType]:
     """Those of `types` of which at least one directory exists."""
     wanted = tuple(path for kind in types for path in kind.paths)
     if not wanted:
         return []
-    exists = dict(zip(wanted, await context.exists(account, wanted), strict=True))
+    exists = dict(zip(wanted, await context.exists(account, wanted, need_one=need_one), strict=True))
     return [kind for kind in types if any(exists[path] for path in kind.paths)]
 
 
@@ -57,7 +57,7 @@ async def start_scan(context: Context, entry: Entry, asked_by: int, scan_type: s
     if engine.kind == "lost" and away_s > context.settings.lost_after_s:
         return refused(func, f"cannot start the scan: no engine for {away_s:.0f} s: {engine.reason}")
     try:
-        if not await _present(context, entry.account, kinds):
+        if not await _present(context, entry.account, kinds, need_one=True):
             names = ", ".join(to_wire(path) for path in kinds[0].paths)
             return refused(func, f"cannot start the scan: there is no directory {names} in the home directory")
         scan = await context.store.add_scan(entry.account, scan_type, kinds[0].paths, asked_by, time.time())

@@ -82,11 +82,14 @@ class Context:
         """The account that a call is for: the peer's own, or the one an administrator named."""
         return await self.accounts.by_name(user) if user is not None else await self.accounts.by_uid(peer_uid)
 
-    async def exists(self, account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
-        """Which of these directories are there, seen by a worker that is the account."""
+    async def exists(self, account: Account, paths: tuple[bytes, ...], *, need_one: bool) -> tuple[bool, ...]:
+        """Which of these directories are there, seen by a worker that is the account.
+
+        `need_one`: where none is, that must not be an old answer: the directory may just have been made.
+        """
         async with _one_at_a_time(self._probing, account.uid):
             seen = self._lately_seen(account)
-            if not seen.keys() >= set(paths):
+            if not seen.keys() >= set(paths) or (need_one and not any(seen[path] for path in paths)):
                 async with self._probes:
                     seen = dict(zip(paths, await self._probe(account, paths), strict=True))
                 if len(self._seen) >= _SEEN_KEPT:

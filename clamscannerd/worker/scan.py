@@ -13,6 +13,7 @@ import select
 import stat
 import time
 from collections import deque
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -37,7 +38,7 @@ from clamscannerd.worker.messages import (
     Window,
 )
 from clamscannerd.worker.tally import Tally
-from clamscannerd.worker.walk import Met, reason_for, walk
+from clamscannerd.worker.walk import Met, reason_for, sizes, walk
 
 _REPORT_S: Final = 0.2  # five reports a second are as fine as an eye can follow
 _COUNT_SLICE: Final = 64  # entries counted between two looks at the engine: some 0.2 ms
@@ -57,7 +58,10 @@ class ScanRun:
         self._tally = Tally(channel, job.max_skipped)
         self._feed = Feed(job.file_deadline_s, self._given_up)
         self._files = walk(kernel, home_fd, home_length, job.roots, job.excludes)
-        self._ahead = walk(kernel, home_fd, home_length, job.roots, job.excludes)
+        self._ahead = sizes(kernel, home_fd, home_length, job.roots, job.excludes)
+        self._poll = select.poll()  # one for all waits: there is one for every second file
+        self._poll.register(channel.fileno(), select.POLLIN)
+        self._polled_session = -1
         self._counting = True
         self._walking = True
         self._rechecks: deque[bytes] = deque()
@@ -237,28 +241,32 @@ class ScanRun:
 
     def _wait(self) -> None:
         """Until the engine or the daemon says something, or something is due; meanwhile count ahead."""
-        poll = select.poll()
-        poll.register(self._channel.fileno(), select.POLLIN)
-        if self._feed.connected:
-            poll.register(self._feed.fileno(), select.POLLIN)
+        session = self._feed.fileno()
+        if session != self._polled_session:
+            self._poll_session(session)
         if self._counting:
             self._count_ahead()
         busy = self._counting or (self._boxes and not self._boxes[0].blocked)
-        for fd, _ in poll.poll(0 if busy else _REPORT_S * 1000):
+        for fd, _ in self._poll.poll(0 if busy else _REPORT_S * 1000):
             if fd == self._channel.fileno():
                 self._command()
             else:
                 for flight, reply in self._feed.receive():
                     self._verdict(flight, reply)
 
+    def _poll_session(self, session: int) -> None:
+        """Wait for this session from now on, -1: for none. The one before is closed, its number may be in use again."""
+        if self._polled_session >= 0:
+            self._poll.unregister(self._polled_session)
+        if session >= 0:
+            self._poll.register(session, select.POLLIN)
+        self._polled_session = session
+
     def _count_ahead(self) -> None:
-        for _ in range(_COUNT_SLICE):
-            met = next(self._ahead, None)
-            if met is None:
-                self._counting = False
-                return
-            self._tally.counted_files += 1
-            self._tally.counted_bytes += met.size()
+        counted = list(islice(self._ahead, _COUNT_SLICE))
+        self._tally.counted_files += len(counted)
+        self._tally.counted_bytes += sum(counted)
+        self._counting = len(counted) == _COUNT_SLICE
 
     def _command(self) -> None:
         command, fds = self._channel.receive()

@@ -8,11 +8,13 @@ A stack of open directory iterators (as os.fwalk keeps) was rejected: one fd a l
 
 import errno
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import TypeVar
 
 from clamscannerd.model import PATH_MAX_BYTES, Reason
 from clamscannerd.worker.beneath import Kernel
 
+T = TypeVar("T")
 _REASONS = {
     errno.ENOENT: Reason.VANISHED,
     errno.ELOOP: Reason.NOT_REGULAR,
@@ -68,6 +70,26 @@ def walk(
     kernel: Kernel, home_fd: int, home_length: int, roots: Iterable[bytes], excludes: Iterable[bytes]
 ) -> Generator[Met, None, None]:
     """Every entry beneath `roots` (relative to the home). A root that does not exist is passed over."""
+    return _tree(kernel, home_fd, home_length, roots, excludes, _entries, _refused)
+
+
+def sizes(
+    kernel: Kernel, home_fd: int, home_length: int, roots: Iterable[bytes], excludes: Iterable[bytes]
+) -> Generator[int, None, None]:
+    """The bytes of every entry that `walk` meets, 0 for what is no regular file: for counting, at half the cost."""
+    return _tree(kernel, home_fd, home_length, roots, excludes, _sizes, _no_bytes)
+
+
+def _tree(
+    kernel: Kernel,
+    home_fd: int,
+    home_length: int,
+    roots: Iterable[bytes],
+    excludes: Iterable[bytes],
+    read: Callable[[int, bytes, list[bytes], int], Iterator[T]],
+    refuse: Callable[[bytes, bytes, Reason], T],
+) -> Generator[T, None, None]:
+    """`read(dir_fd, path, below, longest)` gives the entries of a directory and puts those to enter into `below`."""
     longest = PATH_MAX_BYTES - home_length - 1
     left_out = frozenset(excludes)
     stack: list[tuple[bytes, list[bytes]]] = [(b"", outermost(roots)[::-1])]
@@ -82,21 +104,21 @@ def walk(
         name = names.pop()
         path = parent + b"/" + name if parent else name
         if path in left_out:
-            yield Met(-1, name, path, Reason.EXCLUDED, None)
+            yield refuse(name, path, Reason.EXCLUDED)
             continue
         try:
             dir_fd = kernel.open_dir(home_fd, path or b".")
         except OSError as error:
             if error.errno != errno.ENOENT:
-                yield Met(-1, name, path or b".", reason_for(error), None)
+                yield refuse(name, path, reason_for(error))
             elif missed is not None and path:
                 missed.append(path)
             continue
         below: list[bytes] = []
         try:
-            yield from _entries(dir_fd, path, below, longest)
+            yield from read(dir_fd, path, below, longest)
         except OSError as error:  # reading the directory itself failed half way
-            yield Met(-1, name, path or b".", reason_for(error), None)
+            yield refuse(name, path, reason_for(error))
         finally:
             os.close(dir_fd)
         if below:
@@ -109,10 +131,36 @@ def _entries(dir_fd: int, path: bytes, below: list[bytes], longest: int) -> Iter
         for entry in entries:
             name = os.fsencode(entry.name)
             if len(prefix) + len(name) > longest:
-                yield Met(-1, name, path or b".", Reason.PATH_TOO_LONG, None)
+                yield _refused(name, path, Reason.PATH_TOO_LONG)
             elif entry.is_file(follow_symlinks=False):
                 yield Met(dir_fd, name, prefix + name, None, entry)
             elif entry.is_dir(follow_symlinks=False):
                 below.append(name)
             else:
                 yield Met(-1, name, prefix + name, Reason.NOT_REGULAR, None)
+
+
+def _refused(name: bytes, path: bytes, reason: Reason) -> Met:
+    return Met(-1, name, path or b".", reason, None)
+
+
+def _sizes(dir_fd: int, path: bytes, below: list[bytes], longest: int) -> Iterator[int]:
+    room = longest - len(path) - bool(path)
+    with os.scandir(dir_fd) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            if len(name) > room:
+                yield 0
+            elif entry.is_file(follow_symlinks=False):
+                try:
+                    yield entry.stat(follow_symlinks=False).st_size
+                except OSError:
+                    yield 0  # it vanished meanwhile; scanning it says so
+            elif entry.is_dir(follow_symlinks=False):
+                below.append(name)
+            else:
+                yield 0
+
+
+def _no_bytes(_name: bytes, _path: bytes, _reason: Reason) -> int:
+    return 0

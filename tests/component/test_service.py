@@ -233,3 +233,10 @@ async def test_a_look_into_a_home_counts_for_two_seconds_only(
     assert [path["id"] for path in paths] == ["home"]
     await clamscanner.get_scan_paths(place.context, BOB)
     assert place.probed == [1001, 1001, 1002]
+
+
+async def test_no_scan_is_refused_for_want_of_a_directory_that_was_just_made(place: Place) -> None:
+    place.there = {b"."}
+    assert [path["id"] for path in result(await clamscanner.get_scan_paths(place.context, ANN))["data"]] == ["home"]
+    place.there = {b".", b"Maildir"}
+    assert result(await clamscanner.start_scan(place.context, ANN, 0, "mail"))["status"] == 1

@@ -154,7 +154,7 @@ def test_a_file_that_changes_while_it_is_scanned_is_not_clean(home: Path, clamd:
             try:
                 worker.send(job(), [session.fileno()])
                 worker.send(Recheck(paths=(), last=True))
-                while not any(b"growing" in os.readlink(link).encode() for link in fds_of(worker.process.pid)):
+                while not any("growing" in target for target in open_files(worker.process.pid)):
                     pass
                 os.truncate(home / "growing", 10)
             finally:
@@ -190,15 +190,14 @@ def test_an_earlier_finding_that_cannot_be_opened_stands(home: Path, clamd: Real
     assert outcome.cleared == []
 
 
-def fds_of(pid: int) -> list[Path]:
-    links = []
+def open_files(pid: int) -> list[str]:
+    targets = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            os.readlink(link)
-        except FileNotFoundError:
+            targets.append(os.readlink(link))
+        except FileNotFoundError:  # closed just now
             continue
-        links.append(link)
-    return links
+    return targets
 
 
 def test_without_signatures_nothing_is_clean_but_infected_files_are_found(home: Path, clamd: RealClamd) -> None:

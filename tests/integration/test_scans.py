@@ -29,7 +29,6 @@ INFECTED = (7, 300, 499)
 CONFIG = """
 [engine]
 check_interval_s = 0.2
-first_ping_timeout_s = 1
 ping_timeout_s = 1
 """
 PATIENCE_S = 120.0
@@ -118,14 +117,14 @@ def test_an_engine_stopped_for_a_while_goes_on_where_it_was(private: RunningDaem
         assert other.wait_scan()["state"] == "done"
 
 
-def test_an_engine_that_hangs_for_good_is_replaced(private: RunningDaemon, alice: Person) -> None:
+def test_an_engine_that_hangs_for_good_is_replaced(alice: Person) -> None:
     fill(alice, FILES, infected=INFECTED)
-    engine = engine_of(private)
-    with private.client(alice.uid) as client:
-        with held_in_mid_scan(private, client, alice):
+    with RunningDaemon(config=f"{CONFIG}first_ping_timeout_s = 1\n") as daemon, daemon.client(alice.uid) as client:
+        engine = engine_of(daemon)
+        with held_in_mid_scan(daemon, client, alice):
             os.kill(engine, signal.SIGSTOP)
         whole(client)
-    assert not alive(engine)
+        assert not alive(engine)
 
 
 def test_a_shared_clamd_killed_and_started_in_mid_scan_costs_no_verdict(alice: Person) -> None:

@@ -154,7 +154,7 @@ def test_unknown_types_and_missing_directories_are_refused(daemon: RunningDaemon
     alice, _ = accounts
     with daemon.client(alice.uid) as client:
         assert "no scan type" in client.uapi("start_scan", {"scan_type": "everything"})["errors"][0]
-        assert "no directory" in client.uapi("start_scan", {"scan_type": "mail"})["errors"][0]
+        assert "no directory" in client.uapi("start_scan", {"scan_type": "public_ftp"})["errors"][0]
 
 
 def test_before_any_scan_there_is_none_to_show(daemon: RunningDaemon, accounts: Accounts) -> None:
