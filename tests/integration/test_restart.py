@@ -21,7 +21,10 @@ def carol(_people: object) -> Iterator[Person]:
     """One that a test may rename or remove."""
     with throw_away(f"{MINE}_c") as person:
         clear(person)
-        yield person
+        try:
+            yield person
+        finally:
+            subprocess.run(["rm", "-rf", person.home], check=True)  # userdel leaves it
 
 
 @pytest.fixture(scope="module")
