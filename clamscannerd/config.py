@@ -102,6 +102,7 @@ class Engine(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Accounts(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_uid: int = 1000  # Debian's first account of a person
     lookup_timeout_s: float = 5.0  # passwd may be LDAP
+    gone_after_s: float = 240.0  # a job ends when passwd does not know its account for so long: LDAP may start late
 
 
 class Scans(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,7 +12,8 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -137,6 +138,7 @@ class _Daemon:
             fail_task=self._tasks.fail,
             resolve=self._accounts.resolve,
             engine_ready=lambda: engines.state().kind == "ready",
+            gone_after_s=config.accounts.gone_after_s,
         )
 
         async def look(account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
@@ -162,6 +164,7 @@ class _Daemon:
         listeners = _listeners(self._config.server.socket)
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.wait_broken)
                 nursery.start_soon(self._runner.serve)
                 nursery.start_soon(self._follow_engines, engines)
                 nursery.start_soon(_keep_vault, vault)
@@ -219,6 +222,7 @@ class _Daemon:
         self._tasks.limits = values.task_limits(new)
         self._vault.reload(values.vault_limits(new))
         self._accounts.min_uid = new.accounts.min_uid
+        self._runner.gone_after_s = new.accounts.gone_after_s
         self._accounts.timeout_s = new.accounts.lookup_timeout_s
         self._view.in_flight = new.scans.in_flight
         self._view.wait_s = new.engine.wait_s
@@ -263,7 +267,8 @@ def _own_state(directory: Path) -> tuple[bytes, ...]:
 
 def _alive(spawner: Spawner, store: Store) -> Callable[[], Awaitable[None]]:
     async def alive() -> None:
-        await store.check()
+        with _said():
+            await store.check()
         await spawner.ping()
 
     return alive
@@ -271,12 +276,25 @@ def _alive(spawner: Spawner, store: Store) -> Callable[[], Awaitable[None]]:
 
 async def _keep_vault(vault: Vault) -> None:
     """At start compare files with rows; then remove what is past its time, again and again."""
-    report = await vault.survey()
-    if report.stray_count or report.missing_count:
-        log.error("vault: %d files without a row, %d items without a file", report.stray_count, report.missing_count)
+    with _said():
+        report = await vault.survey()
+        if report.stray_count or report.missing_count:
+            log.error(
+                "vault: %d files without a row, %d items without a file", report.stray_count, report.missing_count
+            )
     while True:
-        await vault.expire(time.time())
+        with _said():
+            await vault.expire(time.time())
         await trio.sleep(_EXPIRE_S)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """A full disk, somebody's lock: the next round does it. What does not pass ends us by Store.wait_broken."""
+    try:
+        yield
+    except StateError as error:
+        log.error("%s", error)
 
 
 def _listeners(path: str) -> list[socket.socket]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import trio
 
-from clamscannerd.errors import EngineLost, SpawnRefused, WorkerFailed
+from clamscannerd.errors import EngineLost, SpawnRefused, StateError, WorkerFailed
 from clamscannerd.model import Account, FindingState, Frozen, Scan, ScanState
 from clamscannerd.pipeline.engineview import EngineState, EngineView
 from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, one_of, open_worker
@@ -170,7 +170,7 @@ class _Attempt:
         outcome: list[Scanned] = []
         # One in line, for an answer and the next question may cross: more is a worker that does not wait for answers.
         ask, asked = trio.open_memory_channel[str](1)
-        with one_of(WorkerFailed, EngineLost):
+        with one_of(WorkerFailed, EngineLost, StateError):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tell_shares, link)
                 nursery.start_soon(self._tell_cancel, link)

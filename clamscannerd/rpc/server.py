@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 import msgspec
 import trio
 
-from clamscannerd.errors import CallError, Refused, ShuttingDown, TooManyCalls, TooManyConnections
+from clamscannerd.errors import CallError, Refused, ShuttingDown, StateError, TooManyCalls, TooManyConnections
 from clamscannerd.model import Peer
 from clamscannerd.rpc import jsonrpc
 from clamscannerd.rpc.access import ROOT_UID, decide
@@ -293,6 +293,10 @@ class Server:
             except (CallError, Refused) as error:
                 self._calls_refused += 1
                 answer = jsonrpc.encode_error(request_id, error.code, str(error), error.data())
+            except StateError as error:  # a full disk, somebody's lock: it may pass, and is no fault to be traced
+                log.error("cannot serve call %r of uid %d: %s", asked.method[:80], client.peer.uid, error)
+                problem = "cannot answer the call: the daemon's state cannot be used now, see its log"
+                answer = jsonrpc.encode_error(request_id, error.code, problem, error.data())
 
         if not await self._contain(client, f"call {asked.method[:80]!r}", call):
             problem = "cannot answer the call: a fault of the daemon, see its log"

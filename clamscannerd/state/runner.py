@@ -10,15 +10,17 @@ outlives its daemon delays the next job of its own account, and no other's.
 
 import fcntl
 import logging
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from pathlib import Path
 from typing import Literal
 
 import trio
 
-from clamscannerd.errors import MonitorLost, StateError, UnknownAccount
+from clamscannerd.errors import MonitorLost, SpawnRefused, StateError, UnknownAccount
 from clamscannerd.model import SCAN_ENDED, Account, Frozen, Scan, ScanState, Task, TaskState
 from clamscannerd.state.store import Job, Store
 
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _LOCKED_S = 1.0  # until a busy account is looked at again: its old worker leaves at once when it reads EOF
 _TROUBLE_S = 30.0  # after a failed look-up of an account, or a fault in a job
+_MISSED_S = 60.0  # after a look-up that found no such account
 _MAX_FAULTS = 3  # unexpected exceptions of one job before it is ended as failed
 
 RunScan = Callable[[Scan, Account, int, trio.Event], Awaitable[None]]
@@ -39,6 +42,14 @@ class RunnerStatistics(Frozen, frozen=True, kw_only=True):
     scans: int
     tasks: int
     waiting: int
+
+
+class _How(Enum):
+    """A try at a job went well (or is over for now), is to be made later, or showed a fault of ours."""
+
+    WELL = auto()
+    LATER = auto()
+    FAULT = auto()
 
 
 class Slots(Frozen, frozen=True, kw_only=True):
@@ -70,8 +81,10 @@ class Runner:
         fail_task: FailTask,
         resolve: Resolve,
         engine_ready: Callable[[], bool],
+        gone_after_s: float,
     ) -> None:
         self.slots = slots  # replaced by a reload
+        self.gone_after_s = gone_after_s  # likewise
         self._store = store
         self._locks = locks
         self._run_scan = run_scan
@@ -82,6 +95,7 @@ class Runner:
         self._running: dict[tuple[int, str], _Running] = {}
         self._not_before: dict[tuple[str, int], float] = {}
         self._faults: dict[tuple[str, int], int] = {}
+        self._missed: dict[tuple[str, int], float] = {}  # since when passwd does not know the account
         self._cancels: dict[int, trio.Event] = {}  # scans being cancelled: none of them starts meanwhile
         self._waiting = 0
         self._stopping = False
@@ -137,7 +151,11 @@ class Runner:
         async with trio.open_nursery() as nursery:
             while True:
                 self._changed = trio.Event()
-                soonest = await self._start_all(nursery)
+                try:
+                    soonest = await self._start_all(nursery)
+                except StateError as error:
+                    log.error("no job starts for %g s: %s", _TROUBLE_S, error)
+                    soonest = trio.current_time() + _TROUBLE_S
                 with trio.move_on_at(soonest):
                     await self._changed.wait()
 
@@ -168,21 +186,17 @@ class Runner:
         return active < self.slots.tasks
 
     async def _contain(self, running: _Running) -> None:
-        """One of the two places that catch Exception: a fault in one job is logged, counted, and harms no other."""
+        """A job and what becomes of it: nothing that goes wrong in it harms another."""
         job = running.job
-        key = (job.kind, job.id)
         try:
             with running.scope:
-                await self._run(running)
-            self._faults.pop(key, None)
-        except (StateError, MonitorLost):
-            raise  # not this job's fault: nothing can go on without them
-        except Exception:
-            log.exception("%s %d of uid %d: unexpected fault", job.kind, job.id, job.uid)
-            self._faults[key] = self._faults.get(key, 0) + 1
-            self._not_before[key] = trio.current_time() + _LOCKED_S
-            if self._faults[key] >= _MAX_FAULTS:
-                await self._fail(job, "of an internal fault, which the daemon's log describes")
+                how = await self._try(job, lambda: self._run(running))
+                if how is not _How.WELL:
+                    await self._queue_again(job)
+                if how is _How.FAULT:
+                    await self._count_fault(job)
+                elif how is _How.WELL:
+                    self._faults.pop((job.kind, job.id), None)
         finally:
             del self._running[job.uid, job.name]
             running.ended.set()
@@ -190,24 +204,78 @@ class Runner:
             self._ended = trio.Event()
             self.wake()
 
+    async def _try(self, job: Job, body: Callable[[], Awaitable[None]]) -> _How:
+        """One of the two places that catch Exception: a fault in one job is logged, counted, and harms no other."""
+        what = f"{job.kind} {job.id} of uid {job.uid}"
+        try:
+            await body()
+        except MonitorLost:
+            raise  # nothing can go on without it
+        except (SpawnRefused, StateError) as error:  # no fork, a full disk, somebody's lock: it may pass
+            log.error("%s waits for %g s: %s", what, _TROUBLE_S, error)
+            self._put_off(job, _TROUBLE_S)
+            return _How.LATER
+        except Exception:
+            log.exception("%s: unexpected fault", what)
+            self._put_off(job, _LOCKED_S)
+            return _How.FAULT
+        return _How.WELL
+
+    async def _queue_again(self, job: Job) -> None:
+        """What left its job in trouble may have left it `running`, and nothing that runs: nobody would take it up."""
+
+        async def park() -> None:
+            if job.kind == "scan":
+                scan = await self._store.get_scan(job.id)
+                if scan is not None and scan.state is ScanState.RUNNING:
+                    await self._store.park_scan(job.id)
+            else:
+                task = await self._store.get_task(job.id)
+                if task is not None and task.state is TaskState.RUNNING:
+                    await self._store.park_task(job.id)
+
+        while True:
+            if await self._try(job, park) is not _How.LATER:
+                return
+            await trio.sleep(_TROUBLE_S)
+
+    async def _count_fault(self, job: Job) -> None:
+        """After a few it is ended; where even that fails, it is left alone until the next start."""
+        key = (job.kind, job.id)
+        self._faults[key] = self._faults.get(key, 0) + 1
+        if self._faults[key] < _MAX_FAULTS:
+            return
+        message = "of an internal fault, which the daemon's log describes"
+        how = await self._try(job, lambda: self._fail(job, message))
+        if how is _How.WELL:
+            del self._faults[key]
+        elif how is _How.FAULT:
+            log.error("%s %d of uid %d is not run again before the next start", job.kind, job.id, job.uid)
+            await self._queue_again(job)
+            self._put_off(job, math.inf)
+
+    def _put_off(self, job: Job, pause_s: float) -> None:
+        self._not_before[job.kind, job.id] = trio.current_time() + pause_s
+
     async def _run(self, running: _Running) -> None:
         job = running.job
-        later = (job.kind, job.id)
+        key = (job.kind, job.id)
         try:
             account = await self._resolve(job.uid, job.name)
         except UnknownAccount as error:
-            await self._fail(job, str(error))
+            await self._miss(job, str(error))
             return
         except TimeoutError:
             log.warning("%s %d: the account of uid %d cannot be looked up now", job.kind, job.id, job.uid)
-            self._not_before[later] = trio.current_time() + _TROUBLE_S
+            self._put_off(job, _TROUBLE_S)
             return
+        self._missed.pop(key, None)
         lock_fd = self._lock(job.uid)
         if lock_fd is None:
-            self._not_before[later] = trio.current_time() + _LOCKED_S
+            self._put_off(job, _LOCKED_S)
             return
         try:
-            self._not_before.pop(later, None)
+            self._not_before.pop(key, None)
             if job.kind == "scan":
                 scan = await self._store.get_scan(job.id)
                 if scan is not None and scan.state is ScanState.QUEUED:
@@ -218,6 +286,18 @@ class Runner:
                     await self._run_task(task, account, lock_fd)
         finally:
             os.close(lock_fd)
+
+    async def _miss(self, job: Job, reason: str) -> None:
+        """No such account; but a name service that is not up yet says the same of everybody. Only later is it true."""
+        key, now = (job.kind, job.id), trio.current_time()
+        since = self._missed.setdefault(key, now)
+        if now < since + self.gone_after_s:
+            pause_s = min(_MISSED_S, since + self.gone_after_s - now)
+            log.warning("%s %d of uid %d: %s; asked again in %g s", job.kind, job.id, job.uid, reason, pause_s)
+            self._put_off(job, pause_s)
+            return
+        await self._fail(job, reason)
+        del self._missed[key]
 
     def _lock(self, uid: int) -> int | None:
         """The account's lock, or None while an old worker holds it."""
@@ -231,7 +311,6 @@ class Runner:
 
     async def _fail(self, job: Job, message: str) -> None:
         """End a job that cannot run."""
-        self._faults.pop((job.kind, job.id), None)
         if job.kind == "scan":
             scan = await self._store.get_scan(job.id)
             if scan is not None and scan.state not in SCAN_ENDED:

@@ -104,6 +104,10 @@ class Store:
         if self._db.broken:
             raise StateError(self._db.broken)
 
+    async def wait_broken(self) -> None:
+        """Raises StateError when such a fault comes up. Any other StateError passes: a full disk, somebody's lock."""
+        raise StateError(await self._db.wait_broken())
+
     # --- scans
 
     async def add_scan(

@@ -78,6 +78,7 @@ class Database:
         self.reads = 0
         self.writes = 0
         self.broken = ""
+        self._breaking = trio.Event()
 
     @property
     def waiting(self) -> int:
@@ -91,7 +92,7 @@ class Database:
             return self._transaction(self._writer, "BEGIN IMMEDIATE", lambda: fn(self._writer, *args, **kwargs))
 
         self.writes += 1
-        return await trio.to_thread.run_sync(work, limiter=self._write_line)
+        return await self._in_thread(work, self._write_line)
 
     async def read(self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """One view of everything committed before the call."""
@@ -100,7 +101,20 @@ class Database:
             return self._transaction(self._reader, "BEGIN", lambda: fn(self._reader, *args, **kwargs))
 
         self.reads += 1
-        return await trio.to_thread.run_sync(work, limiter=self._read_line)
+        return await self._in_thread(work, self._read_line)
+
+    async def wait_broken(self) -> str:
+        """Why nothing works any more until the next start; while it does, for ever."""
+        await self._breaking.wait()
+        return self.broken
+
+    async def _in_thread(self, work: Callable[[], T], line: trio.CapacityLimiter) -> T:
+        try:
+            return await trio.to_thread.run_sync(work, limiter=line)
+        except StateError:
+            if self.broken:
+                self._breaking.set()
+            raise
 
     def _transaction(self, connection: sqlite3.Connection, begin: str, work: Callable[[], T]) -> T:
         if self.broken:
@@ -115,6 +129,8 @@ class Database:
                     connection.execute("ROLLBACK")
         except sqlite3.DatabaseError as error:
             raise self._explained(error) from error
+        except MemoryError as error:  # what the sqlite3 module makes of SQLITE_NOMEM
+            raise StateError(f"cannot use state {self.path}: out of memory") from error
         return result
 
     def _explained(self, error: sqlite3.DatabaseError) -> Exception:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from clamscannerd.errors import StateError
 from clamscannerd.model import Account, Scan
@@ -229,6 +230,33 @@ async def test_after_an_io_error_nothing_is_done_until_the_next_start(tmp_path: 
     async with open_store(tmp_path, LIMITS) as store:
         assert await store.get_scan(kept.id) == kept
         assert await store.not_scanned(kept.id, 10) == []
+
+
+async def test_who_waits_for_a_break_hears_of_it_and_of_nothing_less(tmp_path: Path) -> None:
+    def no_memory(_: sqlite3.Connection) -> None:
+        raise MemoryError
+
+    def fill(c: sqlite3.Connection) -> None:
+        c.execute(f"PRAGMA max_page_count = {c.execute('PRAGMA page_count').fetchone()[0]}").fetchone()
+
+    async with open_store(tmp_path, LIMITS) as store:
+        kept = await store.add_scan(ANN, "home", (b".",), 1001, 1.0)
+        many = [(b"x" * 4000, "limit")] * 50
+        with pytest.raises(StateError, match="out of memory"):
+            await store._db.write(no_memory)
+        await store._db.write(fill)
+        with pytest.raises(StateError, match="disk is full"):
+            await store.add_not_scanned(kept.id, many)
+        assert not store.statistics().broken
+        assert await store.get_scan(kept.id) == kept
+        with pytest.RaisesGroup(pytest.RaisesExc(StateError, match="disk I/O error")):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(store.wait_broken)
+                await trio.testing.wait_all_tasks_blocked()
+                await store._db.write(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
+                with no_file_grows_beyond((tmp_path / "state.db-wal").stat().st_size), pytest.raises(StateError):
+                    await store.add_not_scanned(kept.id, many)
+                await trio.sleep_forever()
 
 
 async def test_a_cancelled_call_has_not_begun_or_is_finished(tmp_path: Path) -> None:

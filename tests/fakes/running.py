@@ -206,6 +206,7 @@ class RunningDaemon:
         base = (
             f'[server]\nsocket = "{self.socket_path}"\n[state]\ndirectory = "{self.state}"\n'
             f'[engine]\nsockets = {sockets}\ndatabase = "{self.database}"\ncheck_interval_s = 0.5\n'
+            "[accounts]\ngone_after_s = 0\n"
         )
         self.config_path.write_text(base)
         extra = self.directory / "conf.d"
