@@ -6,11 +6,13 @@ SIGHUP: read the configuration again; what cannot change at run time says so in 
 """
 
 import logging
+import math
 import os
 import signal
 import socket
 import stat
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -42,12 +44,15 @@ from clamscannerd.state.live import Live
 from clamscannerd.state.runner import Runner
 from clamscannerd.state.store import Store, open_store
 from clamscannerd.state.vault import Vault
+from clamscannerd.stop import Stop
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 4_096  # the kernel cuts it to net.core.somaxconn: clients wait there while the daemon is busy
 _EXPIRE_S = 3_600.0  # items are kept for days: an hour more is no matter
-_STOP_S = 10.0  # from SIGTERM to the end, whatever hangs
+_STOP_S = 9.5  # from SIGTERM to the end, of the 10 s that the contract gives
+_REST_S = 1.5  # of them, for what comes after the step at hand: parking it, ending the engine, closing the database
+_LEAVE_S = 9.8  # then we leave, whatever hangs: a disk that does not answer holds a thread, and no time limit ends that
 
 
 def main(config: Config, monitor: socket.socket, *, system: bool, path: Path | None = None) -> int:
@@ -64,8 +69,9 @@ def main(config: Config, monitor: socket.socket, *, system: bool, path: Path | N
 class _PrivateEngine:
     """engine/sessions.PrivateEngine over the monitor."""
 
-    def __init__(self, spawner: Spawner, config: Config, *, system: bool) -> None:
+    def __init__(self, spawner: Spawner, config: Config, stop: Stop, *, system: bool) -> None:
         self._spawner = spawner
+        self._stop = stop
         self._places = engine_places(config, system=system)
 
     async def start(self, kind: Literal["signatures", "builtin"]) -> None:
@@ -74,7 +80,7 @@ class _PrivateEngine:
     async def stop(self) -> None:
         """One that hangs is killed within the time that sessions.py gives all of this."""
         engine = self._spawner.engine
-        with trio.move_on_after(STOP_S / 2):
+        with trio.move_on_after(self._stop.left(STOP_S) / 2):
             await self._spawner.stop_engine()
             return
         if engine is not None:
@@ -91,6 +97,7 @@ class _PrivateEngine:
 class _Daemon:
     def __init__(self, config: Config, *, system: bool, path: Path | None) -> None:
         self._config = self._started_with = config
+        self._stop = Stop()
         self._system = system
         self._path = path
         self._state = Path(config.state.directory)
@@ -101,16 +108,18 @@ class _Daemon:
         with one_of(MonitorLost, StateError, ConfigError, ClamscannerdError):
             async with (
                 open_spawner(monitor) as spawner,
-                open_store(self._state, values.store_limits(config)) as store,
+                open_store(self._state, values.store_limits(config), self._stop) as store,
                 open_engines(
-                    values.engine_settings(config), _PrivateEngine(spawner, config, system=self._system)
+                    values.engine_settings(config),
+                    _PrivateEngine(spawner, config, self._stop, system=self._system),
+                    self._stop,
                 ) as engines,
             ):
                 await self._serve(spawner, store, engines)
 
     async def _serve(self, spawner: Spawner, store: Store, engines: Engines) -> None:
         config = self._config
-        self._vault = vault = Vault(self._state / "vault", store, values.vault_limits(config))
+        self._vault = vault = Vault(self._state / "vault", store, values.vault_limits(config), self._stop)
         locks = self._state / "locks"
         locks.mkdir(mode=0o700, exist_ok=True)
         await vault.clean()  # before any job: from then on what is half done is somebody's work
@@ -121,9 +130,16 @@ class _Daemon:
             engines, cores=os.cpu_count() or 1, in_flight=config.scans.in_flight, wait_s=config.engine.wait_s
         )
         live = Live()
-        self._scans = ScanJobs(store=store, live=live, spawner=spawner, engines=view, limits=self._scan_limits())
+        self._scans = ScanJobs(
+            store=store, live=live, spawner=spawner, engines=view, limits=self._scan_limits(), stop=self._stop
+        )
         self._tasks = DisinfectJobs(
-            store=store, vault=vault, spawner=spawner, engines=view, limits=values.task_limits(config)
+            store=store,
+            vault=vault,
+            spawner=spawner,
+            engines=view,
+            limits=values.task_limits(config),
+            stop=self._stop,
         )
         only_uid = None if self._system else os.geteuid()
         self._accounts = Accounts(
@@ -164,6 +180,7 @@ class _Daemon:
         listeners = _listeners(self._config.server.socket)
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._bound_the_end)
                 nursery.start_soon(store.wait_broken)
                 nursery.start_soon(self._runner.serve)
                 nursery.start_soon(self._follow_engines, engines)
@@ -175,17 +192,29 @@ class _Daemon:
                 systemd.notify("READY=1")
                 await self._wait_for_end()
                 systemd.notify("STOPPING=1")
-                with trio.move_on_after(_STOP_S):
-                    await self._drain()
+                self._begin_stop()
+                await self._drain()
                 nursery.cancel_scope.cancel()
         finally:
             for sock in listeners:
                 sock.close()
 
+    async def _bound_the_end(self) -> None:
+        """Also of an end that is no stop: the monitor's, the database's."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._begin_stop()
+
+    def _begin_stop(self) -> None:
+        if self._stop.deadline == math.inf:
+            self._stop.begin(_STOP_S)
+            _leave_after(_LEAVE_S)
+
     async def _drain(self) -> None:
         self._server.stop()
         self._tasks.stopping.set()
-        await self._runner.drain(self._config.tasks.drain_s)
+        await self._runner.drain(min(self._config.tasks.drain_s, self._stop.left(_STOP_S) - _REST_S))
 
     async def _wait_for_end(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -295,6 +324,18 @@ def _said() -> Iterator[None]:
         yield
     except StateError as error:
         log.error("%s", error)
+
+
+def _leave_after(seconds: float) -> None:
+    """For threads that hang. The monitor sees our end and ends the rest; the next start recovers as after a kill."""
+
+    def leave() -> None:
+        log.critical("cannot stop in time: leaving")
+        os._exit(1)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
 
 
 def _listeners(path: str) -> list[socket.socket]:

@@ -31,6 +31,7 @@ from clamscannerd.engine.health import EngineState, Limits, Member, Timeouts, an
 from clamscannerd.engine.private import PrivatePaths, clamd_conf, has_signatures
 from clamscannerd.errors import EngineLost, SpawnRefused
 from clamscannerd.model import EngineInfo
+from clamscannerd.stop import Stop
 
 PrivateKind = Literal["signatures", "builtin"]
 
@@ -85,8 +86,9 @@ class EnginesStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class Engines:
     """What jobs see. Made by `open_engines`."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, stop: Stop | None = None) -> None:
         self._settings = settings
+        self._stop = stop or Stop()
         self._timeouts = Timeouts(first_ping_s=settings.first_ping_timeout_s, ping_s=settings.ping_timeout_s)
         self._members: list[Member] = []
         self._changed = trio.Event()
@@ -261,7 +263,7 @@ class Engines:
             except SpawnRefused as error:
                 reason = str(error)
             finally:
-                with trio.move_on_after(STOP_S, shield=True):
+                with self._stop.shield(STOP_S):
                     await private.stop()
             if not reason:
                 continue
@@ -328,9 +330,11 @@ class Engines:
 
 
 @asynccontextmanager
-async def open_engines(settings: EngineSettings, private: PrivateEngine | None) -> AsyncIterator[Engines]:
+async def open_engines(
+    settings: EngineSettings, private: PrivateEngine | None, stop: Stop | None = None
+) -> AsyncIterator[Engines]:
     """Engines being looked for and looked after while the block runs; the private one is stopped at its end."""
-    engines = Engines(settings)
+    engines = Engines(settings, stop)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(engines.run, private)
         try:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import trio
 
-from clamscannerd.errors import EngineLost, Refused, RemoteProtocolError, SpawnRefused, WorkerFailed
+from clamscannerd.errors import EngineLost, Refused, RemoteProtocolError, WorkerFailed
 from clamscannerd.model import (
     CAPTURE_PREFIX,
     Account,
@@ -29,10 +29,11 @@ from clamscannerd.model import (
     Task,
 )
 from clamscannerd.pipeline.engineview import EngineView
-from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, open_worker
+from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, open_worker, pause_s
 from clamscannerd.rpc.names import to_wire
 from clamscannerd.state.store import FileMeta, Store
 from clamscannerd.state.vault import Vault
+from clamscannerd.stop import Stop
 from clamscannerd.worker.messages import (
     BATCH_BYTES,
     MAX_TEXT,
@@ -55,7 +56,6 @@ from clamscannerd.worker.messages import (
 
 log = logging.getLogger(__name__)
 
-_PARK_S = 3.0  # what is left of the 10 s of a stop after the step at hand had its 8
 _FINDING = {
     Outcome.DELETED: FindingState.DELETED,
     Outcome.QUARANTINED: FindingState.QUARANTINED,
@@ -77,7 +77,14 @@ class DisinfectJobs:
     """Runs tasks; one `run` is one job."""
 
     def __init__(
-        self, *, store: Store, vault: Vault, spawner: Spawner, engines: EngineView, limits: TaskLimits
+        self,
+        *,
+        store: Store,
+        vault: Vault,
+        spawner: Spawner,
+        engines: EngineView,
+        limits: TaskLimits,
+        stop: Stop | None = None,
     ) -> None:
         self.store = store
         self.vault = vault
@@ -85,16 +92,17 @@ class DisinfectJobs:
         self.engines = engines
         self.limits = limits  # replaced by a reload
         self.stopping = trio.Event()  # set at SIGTERM: finish the step at hand, begin no other
+        self._stop = stop or Stop()
 
     async def run(self, task: Task, account: Account, lock_fd: int) -> None:
-        """From queued to done; parked when the daemon stops."""
+        """From queued to done; parked when the daemon stops. Raises SpawnRefused, parked, when no worker can be had."""
         ended = False
         await self.store.begin_task(task.id, time.time())
         try:
             ended = await self._attempts(task, account, lock_fd)
         finally:
             if not ended:
-                with trio.CancelScope(shield=True), trio.move_on_after(_PARK_S):
+                with self._stop.shield():
                     await self.store.park_task(task.id)
 
     async def fail(self, task: Task, message: str) -> None:
@@ -112,10 +120,13 @@ class DisinfectJobs:
                 return await run.go(lock_fd)
             except HomeUnusable as error:
                 return await run.give_up_all(f"cannot act on it: {error}")
-            except (WorkerFailed, SpawnRefused) as error:
+            except WorkerFailed as error:
                 failures[run.seq] = failures.get(run.seq, 0) + 1
                 log.warning("task %s, step %d, attempt %d: %s", task.public_id, run.seq, failures[run.seq], error)
                 if failures[run.seq] <= self.limits.retries:
+                    with trio.move_on_after(pause_s(failures[run.seq])):
+                        await self.stopping.wait()
+                        return False
                     continue
                 if run.seq != 0:
                     await run.give_up(run.seq, f"cannot act on it: {error}")

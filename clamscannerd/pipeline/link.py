@@ -14,7 +14,7 @@ from typing import Protocol
 import trio
 
 from clamscannerd import __version__
-from clamscannerd.errors import RemoteProtocolError, WorkerFailed
+from clamscannerd.errors import RemoteProtocolError, SpawnRefused, WorkerFailed
 from clamscannerd.model import Account
 from clamscannerd.worker.messages import MAX_MESSAGE_BYTES, Fault, Hello, Message, Reply, decode_reply, encode
 
@@ -42,6 +42,10 @@ class Spawner(Protocol):
 
 class HomeUnusable(WorkerFailed):
     """The worker refuses the home directory: the sentence says which rule it breaks. Asking again is no use."""
+
+
+class WorkerOutdated(SpawnRefused):
+    """What was installed meanwhile is another version than this daemon: no worker until it is started anew."""
 
 
 class WorkerLink:
@@ -97,12 +101,17 @@ class WorkerLink:
         if not isinstance(reply, Hello):
             raise WorkerFailed(f"worker {self._process.pid} began with {type(reply).__name__}")
         if reply.version != __version__:
-            raise WorkerFailed(
+            raise WorkerOutdated(
                 f"worker is version {reply.version[:40]!r}, this daemon {__version__}: restart the daemon"
             )
         if reply.home_error:
             raise HomeUnusable(reply.home_error)
         self.seals = reply.seals
+
+
+def pause_s(attempt: int) -> float:
+    """After the so manieth worker died: 1 s, 4 s, 16 s, a minute. What ails it may pass, or be mended."""
+    return float(min(4 ** (attempt - 1), 60))
 
 
 @contextlib.contextmanager
@@ -125,15 +134,16 @@ def one_of(*kinds: type[Exception]) -> Iterator[None]:
 async def open_worker(spawner: Spawner, account: Account, lock_fd: int, silence_s: float) -> AsyncIterator[WorkerLink]:
     """A worker for `account`, said hello to; it is gone when the context ends, whatever happened."""
     process = await spawner.spawn(account, lock_fd)
+    well = False
     try:
         link = WorkerLink(process, silence_s)
         await link.hello()
         yield link
-    except WorkerFailed:
-        process.kill_nowait()  # silent, stopped by its user or talking nonsense: there is nothing to wait for
-        raise
+        well = True
     finally:
         process.channel.close()
+        if not well:  # silent, stopped by its user, talking nonsense, or the daemon stops: nothing to wait for
+            process.kill_nowait()
         with trio.CancelScope(shield=True):
             with trio.move_on_after(_END_S) as patience:
                 await process.wait()

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 
 import trio
 
-from clamscannerd.errors import EngineLost, SpawnRefused, StateError, WorkerFailed
+from clamscannerd.errors import EngineLost, StateError, WorkerFailed
 from clamscannerd.model import Account, FindingState, Frozen, Scan, ScanState
 from clamscannerd.pipeline.engineview import EngineState, EngineView
-from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, one_of, open_worker
+from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, one_of, open_worker, pause_s
 from clamscannerd.pipeline.shares import Shares
 from clamscannerd.state.live import Live, LiveScan
 from clamscannerd.state.store import Store
 from clamscannerd.state.store_values import NewFinding
+from clamscannerd.stop import Stop
 from clamscannerd.worker.messages import (
     BATCH_BYTES,
     Cancel,
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 CANCELLED = "the scan was cancelled: what it found until then stands"
 
 _SAVE_S = 5.0  # counts of a running scan reach the disk this often: after a crash it starts over anyway
-_PARK_S = 5.0  # one commit; a disk that takes longer leaves the scan `running`, which the next start recovers
+_MOST_RESUMED = 20  # a scan that is interrupted more often has to do with why
 _SESSIONS = 50  # lost and replaced in one scan: clamd reloads a few times a day, and a bad file breaks two
 _FILES_A_SESSION = 1_000  # so many files allow one more,
 _MOST_FILES = 10_000_000  # up to here: the number is the worker's word
@@ -63,18 +64,28 @@ class ScanLimits(Frozen, frozen=True, kw_only=True):
 class ScanJobs:
     """Runs scans; one `run` is one job."""
 
-    def __init__(self, *, store: Store, live: Live, spawner: Spawner, engines: EngineView, limits: ScanLimits) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        live: Live,
+        spawner: Spawner,
+        engines: EngineView,
+        limits: ScanLimits,
+        stop: Stop | None = None,
+    ) -> None:
         self.store = store
         self.spawner = spawner
         self.engines = engines
         self.limits = limits  # replaced by a reload
         self.shares = Shares(engines.budget)
         self._live = live
+        self._stop = stop or Stop()
 
     async def run(self, scan: Scan, account: Account, lock_fd: int, cancelled: trio.Event) -> None:
         """From queued to an end. When the daemon stops meanwhile, the scan is parked and goes on at its next start.
 
-        `cancelled` is set by Scan.cancel.
+        `cancelled` is set by Scan.cancel. Raises SpawnRefused when no worker can be had now: it is queued, as it was.
         """
         live = LiveScan(scan, cancelled)
         self._live.add(live)
@@ -88,8 +99,8 @@ class ScanJobs:
         finally:
             self.shares.leave()
             self._live.remove(live)
-            if not ended:
-                with trio.CancelScope(shield=True), trio.move_on_after(_PARK_S):
+            if live.begun and not ended:
+                with self._stop.shield():
                     await self.store.park_scan(scan.id)
 
     async def _attempts(self, live: LiveScan, account: Account, lock_fd: int) -> tuple[ScanState, str]:
@@ -98,16 +109,21 @@ class ScanJobs:
             while True:
                 if live.cancelled.is_set():
                     return ScanState.CANCELLED, CANCELLED
+                if (times := live.scan.resumed) > _MOST_RESUMED:
+                    return ScanState.FAILED, f"cannot finish the scan: it was interrupted {times} times"
                 try:
                     return await _Attempt(self, live, account).run(lock_fd)
                 except HomeUnusable as error:
                     return ScanState.FAILED, f"cannot scan: {error}"
-                except (WorkerFailed, SpawnRefused) as error:
+                except WorkerFailed as error:
                     attempt += 1
                     log.warning("scan %d: attempt %d: %s", live.scan.id, attempt, error)
                     if attempt > self.limits.retries:
                         return ScanState.FAILED, f"cannot finish the scan: {error}"
-                    live.parked(await self.store.park_scan(live.scan.id))
+                    if live.begun:
+                        live.parked(await self.store.park_scan(live.scan.id))
+                    with trio.move_on_after(pause_s(attempt)):
+                        await live.cancelled.wait()
                 except EngineLost as error:
                     return ScanState.FAILED, f"cannot finish the scan: {error}"
         return ScanState.FAILED, f"cannot finish the scan: it took longer than {self.limits.deadline_s:g} s"
@@ -129,10 +145,12 @@ class _Attempt:
             return ScanState.CANCELLED, CANCELLED
         session, engine = first
         with session:
-            scan = await self._store.begin_scan(self._live.scan.id, engine.info, time.time())
-            earlier = [f.path for f in await self._store.scan_findings(scan.id) if f.state is FindingState.STANDING]
-            self._live.restart(scan, earlier)
+            # The worker first: without one nothing was begun, and so nothing is interrupted.
             async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.silence_s) as link:
+                scan = await self._store.begin_scan(self._live.scan.id, engine.info, time.time())
+                self._live.begun = True
+                earlier = [f.path for f in await self._store.scan_findings(scan.id) if f.state is FindingState.STANDING]
+                self._live.restart(scan, earlier)
                 await link.send(self._job(engine), [session.fileno()])
                 await _send_rechecks(link, earlier)
                 return await self._follow(link)

@@ -22,6 +22,7 @@ class LiveScan:
     def __init__(self, scan: Scan, cancelled: trio.Event) -> None:
         self.scan = scan
         self.cancelled = cancelled
+        self.begun = False  # `running` in the database
         self.current = b""
         self.infected: dict[bytes, None] = {}  # an ordered set, at most the findings kept per scan
         self._samples: list[tuple[float, int]] = []
@@ -32,6 +33,7 @@ class LiveScan:
 
     def parked(self, scan: Scan) -> None:
         """Interrupted; what was counted until now is not all in the row."""
+        self.begun = False
         self.scan = msgspec.structs.replace(scan, counts=self.counts)
 
     def restart(self, scan: Scan, earlier: list[bytes]) -> None:

@@ -47,6 +47,7 @@ from clamscannerd.state.store_values import (
     StoreLimits,
     Usage,
 )
+from clamscannerd.stop import Stop
 
 __all__ = [
     "Caps",
@@ -67,13 +68,13 @@ CLOSE_S = 5.0
 
 
 @asynccontextmanager
-async def open_store(directory: Path, limits: StoreLimits) -> AsyncIterator["Store"]:
+async def open_store(directory: Path, limits: StoreLimits, stop: Stop | None = None) -> AsyncIterator["Store"]:
     """This daemon's state directory, locked, made and migrated as need be. Raises StateError."""
     database = await trio.to_thread.run_sync(open_database, directory)
     try:
         yield Store(database, limits)
     finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S):
+        with (stop or Stop()).shield(CLOSE_S):
             await database.close()
 
 

@@ -32,6 +32,7 @@ from clamscannerd.state import vault_files
 from clamscannerd.state.store import Store
 from clamscannerd.state.store_items import new_file_name, shown
 from clamscannerd.state.store_values import Caps, FileMeta, ItemFile
+from clamscannerd.stop import Stop
 
 BUFFER_BYTES = 256 << 10
 """Contents up to this size cost one hop to a thread in all; larger ones one for each so many bytes."""
@@ -79,10 +80,11 @@ class VaultStatistics(Frozen, frozen=True, kw_only=True):
 class Vault:
     """One per daemon. `directory` is made when it is needed first, and is the daemon's alone."""
 
-    def __init__(self, directory: Path, store: Store, limits: VaultLimits) -> None:
+    def __init__(self, directory: Path, store: Store, limits: VaultLimits, stop: Stop | None = None) -> None:
         self._directory = directory
         self._store = store
         self._limits = limits
+        self._stop = stop or Stop()
         self._threads = trio.CapacityLimiter(THREADS)
         self._receiving: set[str] = set()
         self._kept = 0
@@ -334,7 +336,7 @@ class Incoming:
         if self._settled:
             return
         vault = self._vault
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + ABORT_S):
+        with vault._stop.shield(ABORT_S):
             try:
                 await trio.to_thread.run_sync(self._writer.discard, limiter=vault._threads)
                 await vault._store.forget_items([self._item_id])

@@ -84,6 +84,7 @@ class Scripts:
 
     def __init__(self, nursery: trio.Nursery, *scripts: Script | None) -> None:
         self.workers: list[Worker] = []
+        self.version = __version__
         self._nursery = nursery
         self._scripts = scripts
 
@@ -98,9 +99,11 @@ class Scripts:
         async def live() -> None:
             try:
                 with worker.scope:
+                    if script is None and self.version == __version__:
+                        return
+                    await worker.say(Hello(version=self.version, seals={}, home_error=""))
                     if script is None:
                         return
-                    await worker.say(Hello(version=__version__, seals={}, home_error=""))
                     await script(worker)
             except WorkerKilled:
                 pass
