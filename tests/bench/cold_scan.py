@@ -37,6 +37,7 @@ def clamdscan(clamd: RealClamd, home: str) -> Pair:
         ["clamdscan", "--multiscan", "--fdpass", "--quiet", "-c", str(clamd.conf_path), home],
         capture_output=True,
         check=False,
+        timeout=_TIMEOUT_S,
     )
     wall = time.monotonic() - start
     if done.returncode not in (0, 1):

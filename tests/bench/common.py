@@ -8,6 +8,7 @@ processes come from /proc, so that the measured programs know nothing of it.
 import argparse
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -112,8 +113,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     return result
 
 
-def need_root() -> None:
-    """Root, with a umask that lets others into what is made."""
+def prepare() -> None:
+    """Root, with a umask that lets others into what is made; SIGTERM ends a bench as Ctrl-C does: it tidies up."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if os.geteuid() != 0:
         sys.exit("cannot run a bench: it needs root, for throw-away accounts")
     os.umask(0o022)
@@ -121,7 +123,7 @@ def need_root() -> None:
 
 def main(measure: Callable[[argparse.Namespace], Iterable[Row]], arguments: argparse.Namespace) -> None:
     """Measure and print, row by row."""
-    need_root()
+    prepare()
     if not arguments.rows:
         print(f"{machine()}; load {os.getloadavg()[0]:.1f} at start\n\n{HEADER}", flush=True)
     for row in measure(arguments):

@@ -18,13 +18,15 @@ from tests.fakes.running import PeerClient, RunningDaemon
 _MAX_BYTES = 1_000_000_000
 _POLL_S = 0.05
 _SAY_S = 20.0
+_TIMEOUT_S = 3_600.0
 DAEMON_BOUND, MONITOR_BOUND, WORKER_BOUND = 45, 15, 24
 
 
 def _scan(daemon: RunningDaemon, client: PeerClient, monitor: int) -> float:
     """Scan all; the largest peak of any worker on the way."""
     engine = set(common.children(monitor))
-    peak, said = 0.0, time.monotonic()
+    peak, start = 0.0, time.monotonic()
+    said = start
     client.good("start_scan", {"scan_type": "home"})
     while True:
         status = client.good("get_scan_status")
@@ -35,6 +37,8 @@ def _scan(daemon: RunningDaemon, client: PeerClient, monitor: int) -> float:
         if time.monotonic() - said > _SAY_S:
             said = time.monotonic()
             say(f"  {status['scanned_file_count']} of {status['total_file_count']}")
+        if time.monotonic() - start > _TIMEOUT_S:
+            raise RuntimeError("cannot measure the scan: it does not end")
         time.sleep(_POLL_S)
     if status["state"] != "done" or status["not_scanned"]:
         raise RuntimeError(f"cannot measure the scan: {status['state']}, not scanned: {status['not_scanned']}")
