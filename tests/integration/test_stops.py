@@ -4,9 +4,11 @@ import os
 import pwd
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -34,13 +36,13 @@ def daemon(_people: object) -> Iterator[RunningDaemon]:
         yield running
 
 
-def stopped_in_time(daemon: RunningDaemon, code: int = 0) -> None:
+def stopped_in_time(daemon: RunningDaemon) -> None:
     """With everything that it started."""
     pids = [monitor(daemon), *children(monitor(daemon))]
     began = time.monotonic()
     assert daemon.process is not None
     daemon.process.terminate()
-    assert daemon.process.wait(3 * STOP_S) == code
+    assert daemon.process.wait(3 * STOP_S) == 0
     assert time.monotonic() - began < STOP_S
     wait_for(lambda: not any(map(alive, pids)), f"{pids} to be gone", 5)
 
@@ -89,6 +91,33 @@ def test_a_database_that_is_locked_does_not_hold_up_a_stop(daemon: RunningDaemon
     fill(alice, FILES)
     with daemon.client(alice.uid) as client, held_in_mid_scan(daemon, client, alice), locked(daemon):
         stopped_in_time(daemon)
+    daemon.start()
+    with daemon.client(alice.uid) as client:
+        status = client.wait_scan()
+        assert (status["state"], status["resumed"]) == ("done", 1)
+
+
+@contextmanager
+def dead_disk(daemon: RunningDaemon) -> Iterator[None]:
+    """Whatever is synced does not come back, and the thread that asked with it."""
+    calls = "fsync,fdatasync"
+    words = ["strace", "-f", "-q", "-p", str(daemon.pid), "-e", f"trace={calls}"]
+    tracer = subprocess.Popen([*words, "-e", f"inject={calls}:delay_enter=60s"], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{daemon.pid}/status").read_text(), "the tracer")
+        yield
+    finally:
+        tracer.kill()  # it holds what it delays even when the process has ended
+        tracer.wait()
+
+
+def test_a_thread_that_hangs_in_the_kernel_does_not_hold_up_a_stop(daemon: RunningDaemon, alice: Person) -> None:
+    fill(alice, FILES)
+    assert daemon.process is not None
+    with daemon.client(alice.uid) as client, held_in_mid_scan(daemon, client, alice), dead_disk(daemon):
+        daemon.process.terminate()
+        wait_for(lambda: "cannot stop in time: leaving" in daemon.log(), "the daemon to leave", STOP_S)
+    assert daemon.process.wait(STOP_S) == 1
     daemon.start()
     with daemon.client(alice.uid) as client:
         status = client.wait_scan()
