@@ -6,7 +6,8 @@
 
 An exchange costs some 40 us on ext4, so many pairs would each be turned too seldom to hit a window of microseconds.
 With `log`, the disinfection's log in the home, the pairs are in the order of the steps, and those are exchanged whose
-turn it is next: what any user can see, an attacker can go by.
+turn it is next: what any user can see, an attacker can go by. Then it also changes its pace: a pair that never rests
+is only ever seen changing, so what stands exchanged for a while, or far ahead, has to be tried as well.
 
 The file is the script as well: it runs as a process of its own, with nothing of the tests or the product in it.
 """
@@ -17,6 +18,7 @@ import random
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -26,8 +28,11 @@ NOREPLACE, EXCHANGE = 1, 2
 TURNS = 10
 """Exchanges between two looks at the log and standard input: less than a step takes."""
 
-AHEAD = 3
-"""Pairs that are exchanged from the one on whose turn it is: the log may lag behind."""
+SPELLS = ((3, 0), (3, 5), (40, 0))
+"""Pairs that are exchanged from the one on whose turn it is (the log may lag behind, by a group at most), and the
+milliseconds for which all then stand as they are."""
+
+SPELL_S = 0.01
 
 TAKES_NAME = 0.2
 """How often a name that is missing is given to the pair's other file, so that putting back finds it taken."""
@@ -103,10 +108,14 @@ def main(directory: str, log: str) -> None:
         return 0
 
     old = inode(log)
+    ahead, rest_ms, until = len(pairs), 0, 0.0
     print("flipping", flush=True)
-    while not stop.poll(0):
+    while not stop.poll(rest_ms):
+        if log and time.monotonic() > until:
+            ahead, rest_ms = random.choice(SPELLS)
+            until = time.monotonic() + SPELL_S
         first = min(ended(log, old), len(pairs) - 1) if log else 0
-        last = min(first + AHEAD, len(pairs)) if log else len(pairs)
+        last = min(first + ahead, len(pairs))
         for _ in range(TURNS):
             flips += flip(random.randrange(first, last))
     flips += sum(flip(place) for place, is_turned in enumerate(turned) if is_turned)
