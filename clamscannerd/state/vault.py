@@ -13,7 +13,6 @@ somebody's file, the index having come back from an older copy.
 
 Caps and the file system's reserve are looked at before a byte is taken. Refused is the answer to everything that
 keeps one content out (full, I/O error, content not as announced): the step ends as an error, the file stays in place.
-
 Small contents that come in groups are rows of small.db (vault_blobs.py), with the same three states.
 
 Rejected: contents as blobs in state.db (a database of many GiB, and a quarantine that is lost with it); encryption

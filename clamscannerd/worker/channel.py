@@ -5,8 +5,10 @@ with MSG_CMSG_CLOEXEC here, and a truncated control message is an error.
 """
 
 import array
+import select
 import socket
 import time
+from collections.abc import Callable
 
 from clamscannerd.errors import RemoteProtocolError
 from clamscannerd.worker.messages import MAX_FDS, MAX_MESSAGE_BYTES, Command, Message, decode_command, encode
@@ -65,3 +67,15 @@ class Clock:
             return False
         self._next = now + self._period_s
         return True
+
+
+def pause_on(channel: Channel) -> Callable[[float], None]:
+    """Waits, unless the daemon goes: a worker does not outlive its job, and least of all for a lock."""
+
+    def pause(seconds: float) -> None:
+        poll = select.poll()
+        poll.register(channel.fileno(), 0)
+        if poll.poll(seconds * 1000):
+            raise DaemonGone
+
+    return pause

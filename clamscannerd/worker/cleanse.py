@@ -20,8 +20,7 @@ infected goes if a further round meets it, and the next scan finds the rest.
 
 import hashlib
 import os
-import select
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -29,12 +28,12 @@ import msgspec
 from clamscannerd.errors import EngineLost, RemoteProtocolError
 from clamscannerd.model import Outcome, Reason, Verdict
 from clamscannerd.worker.beneath import Kernel
-from clamscannerd.worker.channel import Channel, DaemonGone
+from clamscannerd.worker.channel import Channel, pause_on
 from clamscannerd.worker.hashing import is_same_file
 from clamscannerd.worker.mailbox import TRIES, Hit, Kept, Look, Mailbox, MailboxError, Replaced, is_mixture
-from clamscannerd.worker.mailfile import sha256_of_range
+from clamscannerd.worker.mailfile import copy_of_ranges, sha256_of_range
 from clamscannerd.worker.maillocks import Locked
-from clamscannerd.worker.mailscan import BoxScan, Survey
+from clamscannerd.worker.mailscan import HELD_BYTES, BoxScan, Engine
 from clamscannerd.worker.mailwire import (
     RANGES_IN_BATCH,
     Cleanse,
@@ -59,15 +58,6 @@ C = TypeVar("C", KnownMessages, JournalRanges, MessageStored, Journaled)
 
 _ROUNDS: Final = 3
 _ITEMS_NAMED: Final = 50
-
-
-class Engine:
-    """What a cleanse needs of the engine; main.py gives it."""
-
-    def __init__(self, rescan: Callable[[int, bytes], tuple[Verdict, str]], survey: Survey, max_file_size: int) -> None:
-        self.rescan = rescan
-        self.survey = survey
-        self.max_file_size = max_file_size
 
 
 class _End(Exception):
@@ -106,18 +96,6 @@ def cleanse(channel: Channel, kernel: Kernel, home_fd: int, engine: Engine, step
     channel.send(Cleansed(seq=step.seq, outcome=outcome, message=message[:MAX_TEXT], gone=end.gone))
 
 
-def pause_on(channel: Channel) -> Callable[[float], None]:
-    """Waits, unless the daemon goes: a worker does not outlive its job, and least of all for a lock."""
-
-    def pause(seconds: float) -> None:
-        poll = select.poll()
-        poll.register(channel.fileno(), 0)
-        if poll.poll(seconds * 1000):
-            raise DaemonGone
-
-    return pause
-
-
 class _Cleansing:
     """One step. `done`: what the journal holds, replaced or to be."""
 
@@ -126,6 +104,7 @@ class _Cleansing:
         self._engine = engine
         self._step = step
         self._known: dict[bytes, str] = {}
+        self._places: list[Hit] = []  # where the scan found them
         self._complete = False
         self._notes: list[str] = []
         self._until = 0  # what lies behind is mail that came since the locks were taken first
@@ -137,6 +116,9 @@ class _Cleansing:
         while not last:
             known = self._expect(KnownMessages)
             self._known.update((one.sha256, one.signature) for one in known.messages)
+            self._places += [
+                Hit(start=one.start, end=one.end, before=one.sha256, signature=one.signature) for one in known.messages
+            ]
             self._complete, last = known.complete, known.last
         last = False
         while not last:
@@ -233,7 +215,7 @@ class _Cleansing:
         raise _error("it is replaced again and again")
 
     def _replace_in(self, box: Mailbox, infected: Mapping[bytes, str]) -> None:
-        look = box.look(infected)
+        look = self._look_where(box) or box.look(infected)
         self._until = self._until or max(look.bounds, default=0)
         if not look.hits:
             raise _error("none of its messages is one that was found infected")
@@ -243,7 +225,20 @@ class _Cleansing:
         ]
         self._journal(kept)
         self.done += kept
-        self._overwrite(box, look, kept, {})
+        # Two readings of the whole mailbox, before and after, become one: it has the hash that the scan took.
+        copies = copy_of_ranges(box.fd, [(hit.start, hit.end) for hit in look.hits]) if look.whole else -1
+        try:
+            self._overwrite(box, look, kept, {}, copies)
+        finally:
+            if copies >= 0:
+                os.close(copies)
+
+    def _look_where(self, box: Mailbox) -> Look | None:
+        """What was found, in its places, when nothing of the mailbox has changed since the scan. None: look."""
+        places = sorted(self._places, key=lambda hit: hit.start)
+        if self.done or not self._complete or sum(hit.end - hit.start for hit in places) > HELD_BYTES:
+            return None
+        return box.look_where(self._step.identity, places)
 
     def _keep(self, box: Mailbox, part: int, hit: Hit) -> Kept:
         """The content of one message into the vault."""
@@ -284,8 +279,11 @@ class _Cleansing:
             self._channel.send(Intents(seq=self._step.seq, intents=batch, last=last))
         self._expect(Journaled)
 
-    def _overwrite(self, box: Mailbox, look: Look, kept: Sequence[Kept], originals: Mapping[int, int]) -> None:
-        """Write the notices and look again. `originals`: files that hold messages torn by a crash, by part."""
+    def _overwrite(
+        self, box: Mailbox, look: Look, kept: Sequence[Kept], originals: Mapping[int, int], copies: int = -1
+    ) -> None:
+        """Write the notices and look again. `originals`: files that hold messages torn by a crash, by part; `copies`:
+        after look_where, one that holds all that stood in the ranges."""
         sources = {part: (fd, 0) for part, fd in originals.items()}
         box.overwrite(
             (one.start, box.notice_for(one.hit, one.item, one.kept_at, sources.get(one.part))) for one in kept
@@ -293,8 +291,8 @@ class _Cleansing:
         for one in kept:
             if sha256_of_range(box.fd, one.start, one.end) != one.after:
                 raise _error("others who take no lock wrote to it meanwhile")
-        if box.rest_of(look) != look.rest:
-            raise _error("others who take no lock wrote to it meanwhile")
+        if not box.is_rest_unchanged(look, copies):
+            raise _error("others wrote to it since it was looked at, without a lock or a trace in its times")
 
     def _redo(self, box: Mailbox) -> None:
         """Begun before: what the journal says, as far as it is not done."""

@@ -20,15 +20,23 @@ from typing import Final, Self
 
 import msgspec
 
-from clamscannerd.model import Frozen
+from clamscannerd.model import Frozen, Identity
 from clamscannerd.worker.beneath import Kernel, filesystem_type
-from clamscannerd.worker.mailfile import begins_with_message, header_of, is_mailbox, messages_of, sha256_of_range
+from clamscannerd.worker.hashing import NO_SHA256, is_same_file
+from clamscannerd.worker.mailfile import (
+    begins_with_message,
+    blocks_of_range,
+    header_of,
+    is_mailbox,
+    messages_of,
+    sha256_of_range,
+)
 from clamscannerd.worker.maillocks import WAIT_S, Locks
 from clamscannerd.worker.mailwire import MAX_MESSAGES
 from clamscannerd.worker.notice import notice_pieces
 
 _OPEN: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_PIECE_BYTES: Final = 4 << 20
+PIECE_BYTES: Final = 4 << 20
 TRIES: Final = 5  # of a mailbox that gets another inode each time: then somebody is at work in it
 _SECTOR_BYTES: Final = 512  # what a disk writes whole: a torn write is told apart piece by piece
 
@@ -52,12 +60,16 @@ class Hit(Frozen, frozen=True, kw_only=True):
 
 class Look(Frozen, frozen=True, kw_only=True):
     """What one pass over the mailbox saw: `bounds` are the ends of pieces that tile it from its first byte, `rest` is
-    the hash of all pieces but those that begin at `without`."""
+    the hash of all pieces but those that begin at `without`.
+
+    Without a pass (look_where) there is no `rest` but `whole`: the hash of all pieces as the scan saw them.
+    """
 
     bounds: "array[int]"
     hits: tuple[Hit, ...]
     without: frozenset[int]
-    rest: bytes
+    rest: bytes = b""
+    whole: bytes = b""
 
 
 class Mailbox:
@@ -176,13 +188,27 @@ class Mailbox:
         without = frozenset(hit.start for hit in hits)
         return Look(bounds=bounds, hits=tuple(hits), without=without, rest=rest.digest())
 
+    def look_where(self, identity: Identity, hits: Sequence[Hit]) -> Look | None:
+        """No pass: the hits, where they stood when the file had this identity. None unless they still do, and the file
+        looks as it did then; whether it is what it was shows when the rest is looked at again."""
+        if not is_same_file(os.fstat(self.fd), identity) or identity.sha256 == NO_SHA256 or not hits:
+            return None
+        bounds = array("Q")
+        for hit in hits:
+            if hit.start < (bounds[-1] if bounds else 0) or sha256_of_range(self.fd, hit.start, hit.end) != hit.before:
+                return None
+            bounds.extend((hit.start, hit.end))
+        bounds.append(identity.size)
+        without = frozenset(hit.start for hit in hits)
+        return Look(bounds=bounds, hits=tuple(hits), without=without, whole=identity.sha256)
+
     def look_at(self, ranges: Sequence[tuple[int, int]]) -> Look:
         """The hash of all that is outside of these ranges (in order, without overlap); no hits."""
         bounds = array("Q")
         for start, end in ranges:
             bounds.extend((start, end))
         bounds.append(max(os.fstat(self.fd).st_size, bounds[-1] if bounds else 0))
-        look = Look(bounds=bounds, hits=(), without=frozenset(start for start, _ in ranges), rest=b"")
+        look = Look(bounds=bounds, hits=(), without=frozenset(start for start, _ in ranges))
         return msgspec.structs.replace(look, rest=self.rest_of(look))
 
     def rest_of(self, look: Look) -> bytes:
@@ -194,6 +220,22 @@ class Mailbox:
                 rest.update(sha256_of_range(self.fd, start, end))
             start = end
         return rest.digest()
+
+    def is_rest_unchanged(self, look: Look, originals: int = -1) -> bool:
+        """Whether all but the ranges is as it was. `originals`: after look_where, a file of what stood in the ranges,
+        one after the other."""
+        if not look.whole:
+            return self.rest_of(look) == look.rest
+        digest, start, taken = hashlib.sha256(), 0, 0
+        for end in look.bounds:
+            fd, at, length = self.fd, start, end - start
+            if start in look.without and length:
+                fd, at, taken = originals, taken, taken + length
+            for block in blocks_of_range(fd, at, at + length):
+                self._still_here()
+                digest.update(block)
+            start = end
+        return digest.digest() == look.whole
 
     def notice_for(self, hit: Hit, item: int, kept_at: float, source: tuple[int, int] | None = None) -> Iterator[bytes]:
         """What is to stand in place of the message, in pieces. `source`: a file that holds the message, and where, if
@@ -256,7 +298,7 @@ class Mailbox:
         size, written = os.fstat(self.fd).st_size, 0
         try:
             while lead or done < length:
-                data = lead + os.pread(content_fd, min(_PIECE_BYTES, length - done), done)
+                data = lead + os.pread(content_fd, min(PIECE_BYTES, length - done), done)
                 done += len(data) - len(lead)
                 lead = b""
                 view = memoryview(data)
@@ -305,59 +347,6 @@ class Kept(Frozen, frozen=True, kw_only=True):
     @property
     def hit(self) -> Hit:
         return Hit(start=self.start, end=self.end, before=self.before, signature=self.signature)
-
-
-def is_begun(box: Mailbox, kept: Kept, content_fd: int) -> bool:
-    """Whether an earlier try to put the message back has written anything. `box` is open."""
-    length = kept.end - kept.start
-    stands = sha256_of_range(box.fd, kept.start, kept.end)
-    if stands == kept.after:
-        return False
-    return stands == kept.before or _is_torn(box, kept, content_fd) or box.written_before(content_fd, length) > 0
-
-
-def put_back(box: Mailbox, kept: Kept, content_fd: int, *, again: bool) -> str:
-    """Give a mailbox its message back, from a file that holds it; a sentence about how. `box` is open, without locks.
-
-    In its place if the notice still stands there; else appended, once however often it is tried (`again`). Raises
-    MailboxError, Locked, OSError; then nothing was written, or (a torn write) trying again sets it right.
-    """
-    length = kept.end - kept.start
-    if sha256_of_range(content_fd, 0, length) != kept.before:
-        raise MailboxError("its content is not what was kept")
-    for _ in range(TRIES):
-        try:
-            with box.locked():
-                return _put_back(box, kept, content_fd, again=again)
-        except Replaced:
-            box.reopen()
-    raise MailboxError("it is replaced again and again")
-
-
-def _put_back(box: Mailbox, kept: Kept, content_fd: int, *, again: bool) -> str:
-    stands = sha256_of_range(box.fd, kept.start, kept.end)
-    if stands == kept.before:
-        return "the message stands in its place"
-    if stands == kept.after or (again and _is_torn(box, kept, content_fd)):
-        rest = box.look_at([(kept.start, kept.end)])
-        box.overwrite([(kept.start, _pieces(content_fd, kept.end - kept.start))])
-        if sha256_of_range(box.fd, kept.start, kept.end) != kept.before:
-            raise MailboxError("the message was overwritten by others meanwhile")
-        if box.rest_of(rest) != rest.rest:
-            return "the message was put back in its place; other bytes of the mailbox changed meanwhile"
-        return "the message was put back in its place"
-    box.append(content_fd, kept.end - kept.start, again=again)
-    return "the message was appended: no notice stands in its place any more"
-
-
-def _is_torn(box: Mailbox, kept: Kept, content_fd: int) -> bool:
-    after = box.notice_for(kept.hit, kept.item, kept.kept_at, (content_fd, 0))
-    return is_mixture(box.fd, kept.start, content_fd, after)
-
-
-def _pieces(fd: int, length: int) -> Iterator[bytes]:
-    for offset in range(0, length, _PIECE_BYTES):
-        yield os.pread(fd, min(_PIECE_BYTES, length - offset), offset)
 
 
 def write_at(fd: int, content: bytes, offset: int) -> None:

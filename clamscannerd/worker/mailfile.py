@@ -8,7 +8,7 @@ hash, its content) is read once more, from the page cache.
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from clamscannerd.worker.mailheader import Fields, fields
@@ -72,18 +72,25 @@ def header_of(fd: int, start: int, end: int) -> bytes:
 def sha256_of_range(fd: int, start: int, end: int) -> bytes:
     """Of what stands there now; a file that ends earlier gives the hash of less."""
     digest = hashlib.sha256()
-    while start < end and (block := os.pread(fd, min(_BLOCK_BYTES, end - start), start)):
+    for block in blocks_of_range(fd, start, end):
         digest.update(block)
-        start += len(block)
     return digest.digest()
 
 
-def copy_of_range(fd: int, start: int, end: int) -> int:
-    """A sealed file of its own with these bytes, copied by the kernel; for the engine, which knows whole files only."""
+def blocks_of_range(fd: int, start: int, end: int) -> Iterator[bytes]:
+    """What stands there now; less where the file ends earlier."""
+    while start < end and (block := os.pread(fd, min(_BLOCK_BYTES, end - start), start)):
+        yield block
+        start += len(block)
+
+
+def copy_of_ranges(fd: int, ranges: Iterable[tuple[int, int]]) -> int:
+    """A sealed file of its own with these bytes, one range after the other, copied by the kernel."""
     copy = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        while start < end and (count := os.sendfile(copy, fd, start, end - start)):
-            start += count
+        for start, end in ranges:
+            while start < end and (count := os.sendfile(copy, fd, start, end - start)):
+                start += count
         fcntl.fcntl(copy, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(copy)

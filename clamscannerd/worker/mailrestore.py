@@ -5,11 +5,14 @@ same locks as for the cleanse, and its rules for a step begun again: what was to
 appended is found by its content and not appended twice.
 """
 
+import os
+from collections.abc import Iterator
+
 from clamscannerd.errors import RemoteProtocolError
 from clamscannerd.worker.beneath import Kernel
-from clamscannerd.worker.channel import Channel
-from clamscannerd.worker.cleanse import pause_on
-from clamscannerd.worker.mailbox import Kept, Mailbox, MailboxError, Replaced, is_begun, put_back
+from clamscannerd.worker.channel import Channel, pause_on
+from clamscannerd.worker.mailbox import PIECE_BYTES, TRIES, Kept, Mailbox, MailboxError, Replaced, is_mixture
+from clamscannerd.worker.mailfile import sha256_of_range
 from clamscannerd.worker.maillocks import Locked
 from clamscannerd.worker.restorewire import Restore
 
@@ -50,3 +53,56 @@ def _kept(step: Restore) -> Kept:
         signature=place.signature,
         kept_at=place.kept_at,
     )
+
+
+def is_begun(box: Mailbox, kept: Kept, content_fd: int) -> bool:
+    """Whether an earlier try to put the message back has written anything. `box` is open."""
+    length = kept.end - kept.start
+    stands = sha256_of_range(box.fd, kept.start, kept.end)
+    if stands == kept.after:
+        return False
+    return stands == kept.before or _is_torn(box, kept, content_fd) or box.written_before(content_fd, length) > 0
+
+
+def put_back(box: Mailbox, kept: Kept, content_fd: int, *, again: bool) -> str:
+    """Give a mailbox its message back, from a file that holds it; a sentence about how. `box` is open, without locks.
+
+    In its place if the notice still stands there; else appended, once however often it is tried (`again`). Raises
+    MailboxError, Locked, OSError; then nothing was written, or (a torn write) trying again sets it right.
+    """
+    length = kept.end - kept.start
+    if sha256_of_range(content_fd, 0, length) != kept.before:
+        raise MailboxError("its content is not what was kept")
+    for _ in range(TRIES):
+        try:
+            with box.locked():
+                return _put_back(box, kept, content_fd, again=again)
+        except Replaced:
+            box.reopen()
+    raise MailboxError("it is replaced again and again")
+
+
+def _put_back(box: Mailbox, kept: Kept, content_fd: int, *, again: bool) -> str:
+    stands = sha256_of_range(box.fd, kept.start, kept.end)
+    if stands == kept.before:
+        return "the message stands in its place"
+    if stands == kept.after or (again and _is_torn(box, kept, content_fd)):
+        rest = box.look_at([(kept.start, kept.end)])
+        box.overwrite([(kept.start, _pieces(content_fd, kept.end - kept.start))])
+        if sha256_of_range(box.fd, kept.start, kept.end) != kept.before:
+            raise MailboxError("the message was overwritten by others meanwhile")
+        if box.rest_of(rest) != rest.rest:
+            return "the message was put back in its place; other bytes of the mailbox changed meanwhile"
+        return "the message was put back in its place"
+    box.append(content_fd, kept.end - kept.start, again=again)
+    return "the message was appended: no notice stands in its place any more"
+
+
+def _is_torn(box: Mailbox, kept: Kept, content_fd: int) -> bool:
+    after = box.notice_for(kept.hit, kept.item, kept.kept_at, (content_fd, 0))
+    return is_mixture(box.fd, kept.start, content_fd, after)
+
+
+def _pieces(fd: int, length: int) -> Iterator[bytes]:
+    for offset in range(0, length, PIECE_BYTES):
+        yield os.pread(fd, min(PIECE_BYTES, length - offset), offset)

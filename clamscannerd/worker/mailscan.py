@@ -2,7 +2,7 @@
 
 The engine says FOUND of a mailbox as a whole; only message by message can it be said what to take out. A message goes
 to the engine as a sealed memfd, several in flight like files, through the same feed. Contents in memfds are bounded by
-_HELD_BYTES, or one message. Used by a scan, and by a cleanse for what changed since.
+HELD_BYTES, or one message. Used by a scan, and by a cleanse for what changed since.
 """
 
 import os
@@ -15,12 +15,12 @@ from clamscannerd.errors import EngineLost
 from clamscannerd.model import MailMessage, Reason, Verdict
 from clamscannerd.worker.feed import Feed, Flight
 from clamscannerd.worker.hashing import sha256_of
-from clamscannerd.worker.mailfile import copy_of_range, messages_of
+from clamscannerd.worker.mailfile import copy_of_ranges, messages_of
 from clamscannerd.worker.mailheader import Fields
 from clamscannerd.worker.mailwire import MAX_MESSAGES, MAX_SIGNATURE
 from clamscannerd.worker.mbox import Message
 
-_HELD_BYTES: Final = 64 << 20
+HELD_BYTES: Final = 64 << 20
 _BLOCKS_AT_ONCE: Final = 64  # 16 MB of one large message, 10 ms: then others have their turn
 _POLL_MS: Final = 200
 _SESSIONS: Final = 5  # that a survey may lose: one message that kills its engine costs two
@@ -96,13 +96,13 @@ class BoxScan:
                 self._next = None
                 self.unscanned += 1
                 self.why_unscanned = "a message is over the engine's size limit"
-            elif self._outstanding and self._held + size > _HELD_BYTES:
+            elif self._outstanding and self._held + size > HELD_BYTES:
                 return None
             else:
                 self._next = None
                 self._outstanding += 1
                 self._held += size
-                return MessageFlight(self, message, copy_of_range(self.fd, message.start, message.end))
+                return MessageFlight(self, message, copy_of_ranges(self.fd, [(message.start, message.end)]))
         return None
 
     def verdict(self, flight: MessageFlight, verdict: Verdict, text: str) -> None:
@@ -181,6 +181,15 @@ class Survey:
 
     def _given_up(self, flight: Flight, why: str) -> None:
         settle(flight, Verdict.NOT_SCANNED, f"the engine gave no verdict ({why})")
+
+
+class Engine:
+    """What a cleanse needs of the engine; main.py gives it."""
+
+    def __init__(self, rescan: Callable[[int, bytes], tuple[Verdict, str]], survey: Survey, max_file_size: int) -> None:
+        self.rescan = rescan
+        self.survey = survey
+        self.max_file_size = max_file_size
 
 
 def settle(flight: Flight, verdict: Verdict, text: str) -> BoxScan:

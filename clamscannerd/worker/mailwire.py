@@ -52,10 +52,12 @@ class Cleanse(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_field
 
 
 class KnownMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A content that the scan found infected."""
+    """A content that the scan found infected, and where it stood then."""
 
     sha256: Sha256
     signature: str
+    start: int
+    end: int
 
 
 class KnownMessages(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):

@@ -16,10 +16,10 @@ from clamscannerd.model import Verdict
 from clamscannerd.worker import beneath, scan
 from clamscannerd.worker.actions import Actor
 from clamscannerd.worker.channel import Channel, DaemonGone
-from clamscannerd.worker.cleanse import Engine, cleanse
-from clamscannerd.worker.feed import Feed
+from clamscannerd.worker.cleanse import cleanse
+from clamscannerd.worker.feed import Feed, scan_one
 from clamscannerd.worker.group import Group
-from clamscannerd.worker.mailscan import Survey
+from clamscannerd.worker.mailscan import Engine, Survey
 from clamscannerd.worker.mailwire import Cleanse
 from clamscannerd.worker.messages import (
     MAX_TEXT,
@@ -152,7 +152,7 @@ def _rescan(channel: Channel, job: ActJob | RestoreJob, fd: int, path: bytes) ->
     feed = Feed(_RESCAN_LIMIT_S, lambda flight, _: flight.close())
     feed.adopt(session)
     try:
-        verdict, reason, signature = scan.rescan(feed, fd, path, job.file_deadline_s)
+        verdict, reason, signature = scan_one(feed, fd, path, job.file_deadline_s)
     finally:
         feed.close()
     if verdict is Verdict.CLEAN and not command.clean_allowed:

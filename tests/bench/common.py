@@ -22,7 +22,7 @@ _UTIME, _CUTIME = 11, 13  # of /proc/PID/stat behind the name, each followed by 
 
 
 class Row(NamedTuple):
-    """One line of the table. `got`: the figures of all runs; `unit` stands behind each."""
+    """One line of the table. `got`: the figures of all runs; `unit` stands behind each. `at_least`: more is better."""
 
     bench: str
     against: str
@@ -30,6 +30,7 @@ class Row(NamedTuple):
     got: Sequence[float]
     unit: str = ""
     note: str = ""
+    at_least: bool = False
 
     def text(self) -> str:
         low, middle, high = min(self.got), statistics.median(self.got), max(self.got)
@@ -37,7 +38,7 @@ class Row(NamedTuple):
         runs = f" ({len(self.got)} runs)" if len(self.got) > 1 else ""
         figures = " / ".join(_figure(value) for value in (low, middle, high)) if len(self.got) > 1 else _figure(low)
         note = f"; {self.note}" if self.note else ""
-        bound = "" if self.bound is None else f"<= {self.bound:g}{unit}"
+        bound = "" if self.bound is None else f"{'>=' if self.at_least else '<='} {self.bound:g}{unit}"
         return f"| {self.bench} | {self.against} | {bound} | {figures}{unit}{runs}{note} |"
 
 

@@ -12,12 +12,14 @@ import time
 
 from tests.bench import common
 
-BENCHES = ("start", "spawn", "status_latency", "memory", "cold_scan")
+BENCHES = ("start", "spawn", "status_latency", "memory", "quarantine", "mailbox", "cold_scan")
 QUICK = {
     "start": ["--runs", "3"],
     "spawn": ["--runs", "5"],
     "status_latency": ["--rounds", "1", "--files", "5000", "--seconds", "5"],
     "memory": ["--mixed", "2000", "--files", "20000"],
+    "quarantine": ["--pairs", "1", "--files", "500"],
+    "mailbox": ["--pairs", "1", "--messages", "500", "--infected", "5"],
     "cold_scan": ["--pairs", "2", "--files", "5000"],
 }
 

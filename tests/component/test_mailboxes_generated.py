@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from clamscannerd.model import MailMessage, Outcome
 from clamscannerd.worker.beneath import Kernel, open_home
-from clamscannerd.worker.mailbox import Kept, Mailbox, put_back
+from clamscannerd.worker.mailbox import Kept, Mailbox
 from clamscannerd.worker.mailfile import messages_of
+from clamscannerd.worker.mailrestore import put_back
 from clamscannerd.worker.mbox import looks_like_mbox
 from clamscannerd.worker.messages import ActJob
 from tests.fakes import mailboxes

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from clamscannerd.model import MailMessage, Outcome
-from clamscannerd.worker.messages import ActJob
-from tests.fakes.mail_peer import MAX_FILE_SIZE, TOKEN, Keeper, identity, scan_home
+from clamscannerd.engine.clamproto import FILDES_MESSAGE
+from clamscannerd.model import MailMessage, Outcome, int64
+from clamscannerd.worker.messages import ActJob, NeedSession, NoSession, Progress, Recheck, Scanned
+from tests.fakes.mail_peer import MAX_FILE_SIZE, TOKEN, Keeper, identity, scan_home, scan_job
 from tests.fakes.mailboxes import INFECTION, INFECTION_NDB, Letter, Mailbox, render
 from tests.fakes.realclamd import RealClamd, ndb
 from tests.fakes.worker_peer import WorkerPeer
@@ -100,6 +102,16 @@ def is_cleansed(path: Path, box: Mailbox) -> bool:
     return same and INFECTION not in data[: len(box.data)]
 
 
+def cpu_s(worker: WorkerPeer) -> float:
+    words = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def bytes_read(worker: WorkerPeer) -> int:
+    lines = Path(f"/proc/{worker.process.pid}/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("rchar:")).split()[1])
+
+
 class TestScan:
     def test_the_infected_messages_of_a_mailbox_are_named(self, home: Path, mail_clamd: RealClamd) -> None:
         box = ordinary()
@@ -133,6 +145,24 @@ class TestScan:
         assert set(found) == {b"mbox"}
         assert end.counts.not_scanned == {"too_big": 1}
         assert end.counts.infected_files == end.counts.scanned_files == 1
+
+    def test_a_worker_whose_engine_is_slow_sleeps(self, home: Path) -> None:
+        put(home, render([letter(number) for number in range(50)]).data)
+        ours, theirs = socket.socketpair()
+        with ours, WorkerPeer(home) as worker:
+            with theirs:
+                worker.send(scan_job(window=2, max_file_size=3_000), [theirs.fileno()])
+            worker.send(Recheck(paths=(), last=True))
+            for _ in range(2):
+                assert ours.recv(len(FILDES_MESSAGE), socket.MSG_WAITALL) == FILDES_MESSAGE
+            before_s = cpu_s(worker)
+            for _ in range(5):  # a second, by the worker's own clock
+                worker.expect(Progress)
+            assert cpu_s(worker) - before_s < 0.25
+            ours.close()
+            worker.expect(NeedSession)
+            worker.send(NoSession(reason="enough"))
+            assert not worker.until(Scanned)[1].complete
 
     def test_many_mailboxes_at_once_are_told_apart(self, home: Path, mail_clamd: RealClamd) -> None:
         for number in range(30):
@@ -181,6 +211,45 @@ class TestCleanse:
         end = keeper.cleanse(path, home, [])
         assert (end.outcome, end.message) == (Outcome.ERROR, "cannot cleanse it: it is no mailbox (mbox)")
         assert path.read_bytes() == data
+
+    def test_a_mailbox_that_did_not_change_is_read_once(
+        self, home: Path, keeper: Keeper, mail_clamd: RealClamd
+    ) -> None:
+        box = render([letter(1, lines=200_000), letter(2, infected=True), letter(3, lines=200_000)])
+        path = put(home, box.data)
+        messages = known(home, mail_clamd, path)
+        before = bytes_read(keeper.worker)
+        assert keeper.cleanse(path, home, messages).outcome is Outcome.MAILBOX_CLEANSED
+        assert is_cleansed(path, box)
+        assert len(box.data) <= bytes_read(keeper.worker) - before < 1.2 * len(box.data)
+
+    def test_a_change_that_the_times_do_not_show_is_told(
+        self, home: Path, keeper: Keeper, mail_clamd: RealClamd
+    ) -> None:
+        box = ordinary()
+        path = put(home, box.data)
+        messages, who = known(home, mail_clamd, path), identity(path)
+        at = box.data.index(b"line 3 of letter 4")
+        changed = box.data[:at] + b"LINE" + box.data[at + 4 :]
+        put(home, changed)
+        assert path.stat().st_ino == int64(who.ino)
+        end = keeper.cleanse(path, home, messages, identity=who)
+        assert end.outcome is Outcome.ERROR
+        assert "without a lock or a trace in its times" in end.message
+        assert "messages of it are in the vault: items 1, 2" in end.message
+        assert outside(path.read_bytes(), infected_spans(box)) == outside(changed, infected_spans(box))
+
+    def test_a_message_that_is_not_where_it_was_is_looked_for(
+        self, home: Path, keeper: Keeper, mail_clamd: RealClamd
+    ) -> None:
+        path = put(home, ordinary().data)
+        messages, who = known(home, mail_clamd, path), identity(path)
+        letters = ordinary().letters
+        box = render([letters[index] for index in (1, 0, 2, 3, 4, 5, 6)])  # of one length: neither size nor time tells
+        put(home, box.data)
+        end = keeper.cleanse(path, home, messages, identity=who)
+        assert end.outcome is Outcome.MAILBOX_CLEANSED
+        assert is_cleansed(path, box)
 
     def test_infected_as_a_whole_and_in_no_message_is_untouched(self, home: Path, keeper: Keeper) -> None:
         data = render([Letter(body=(b"the end of one",)), Letter()]).data

@@ -10,7 +10,8 @@ import pytest
 
 from clamscannerd.model import Identity, MailMessage, Outcome
 from clamscannerd.worker.beneath import Kernel, open_home
-from clamscannerd.worker.mailbox import Kept, Mailbox, MailboxError, put_back
+from clamscannerd.worker.mailbox import Kept, Mailbox, MailboxError
+from clamscannerd.worker.mailrestore import put_back
 from clamscannerd.worker.messages import ActJob
 from tests.component.test_worker_mailbox import infected_spans, is_cleansed, known, letter, ordinary, put
 from tests.fakes.mail_peer import KEPT_AT, MAX_FILE_SIZE, TOKEN, Keeper, identity

@@ -51,8 +51,8 @@ def identity(path: Path) -> Identity:
     )
 
 
-def scan_home(home: Path, clamd: RealClamd, **changes: object) -> tuple[Scanned, dict[bytes, list[MailMessage]]]:
-    """A scan of all; its end, and for each infected file its infected messages."""
+def scan_job(**changes: object) -> ScanJob:
+    """A scan of all, but for `changes`."""
     values: dict[str, object] = {
         "roots": (b".",),
         "excludes": (),
@@ -63,9 +63,14 @@ def scan_home(home: Path, clamd: RealClamd, **changes: object) -> tuple[Scanned,
         "max_skipped": 100,
         "fds": 1,
     }
+    return ScanJob(**(values | changes))  # type: ignore[arg-type]
+
+
+def scan_home(home: Path, clamd: RealClamd, **changes: object) -> tuple[Scanned, dict[bytes, list[MailMessage]]]:
+    """A scan of all; its end, and for each infected file its infected messages."""
     found: dict[bytes, list[MailMessage]] = {}
     with WorkerPeer(home) as worker, clamd_session(clamd.socket_path) as session:
-        worker.send(ScanJob(**(values | changes)), [session.fileno()])  # type: ignore[arg-type]
+        worker.send(scan_job(**changes), [session.fileno()])
         worker.send(Recheck(paths=(), last=True))
         replies, end = worker.until(Scanned)
     for reply in replies:
@@ -103,7 +108,9 @@ class Keeper:
         if "identity" not in changes:
             changes["identity"] = identity(path)
         self.worker.send(Cleanse(**(values | changes)))  # type: ignore[arg-type]
-        messages = tuple(KnownMessage(sha256=one.sha256, signature=one.signature) for one in known)
+        messages = tuple(
+            KnownMessage(sha256=one.sha256, signature=one.signature, start=one.start, end=one.end) for one in known
+        )
         self.worker.send(KnownMessages(seq=1, messages=messages, complete=True, last=True))
         self.worker.send(JournalRanges(seq=1, ranges=tuple(self.journal), last=True))
         return self.serve()
