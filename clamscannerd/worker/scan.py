@@ -40,6 +40,7 @@ from clamscannerd.worker.tally import Tally
 from clamscannerd.worker.walk import Met, reason_for, sizes, walk
 
 _REPORT_S: Final = 0.2  # five reports a second are as fine as an eye can follow
+_OPEN_AHEAD: Final = 16  # files: few fds, and most of what more would gain
 _COUNT_SLICE: Final = 64  # entries counted between two looks at the engine: some 0.2 ms
 
 
@@ -63,6 +64,7 @@ class ScanRun:
         self._polled_session = -1
         self._counting = True
         self._walking = True
+        self._ready: deque[Flight] = deque()  # opened, not sent
         self._rechecks: deque[bytes] = deque()
         self._boxes: deque[_Box] = deque()  # to be taken apart; the first is at work
         self._open_boxes: set[_Box] = set()
@@ -82,6 +84,8 @@ class ScanRun:
                     self._tally.report()
         finally:
             self._feed.close()
+            for flight in self._ready:
+                flight.close()
             for box in self._open_boxes:
                 box.close()
             self._files.close()
@@ -130,20 +134,27 @@ class ScanRun:
                 return flight
             if self._boxes:
                 return self._next_message()
+        if not self._ready:
+            self._open_ahead()
+        if self._ready:
+            flight = self._ready.popleft()
+            self._tally.current = flight.path
+            return flight
+        return self._next_message()
+
+    def _open_ahead(self) -> None:
+        """Open the next files, some at once: code and data of the walk stay in the processor's caches meanwhile."""
         seen = 0
-        while self._walking:
+        while self._walking and len(self._ready) < _OPEN_AHEAD and not self._boxes:
             met = next(self._files, None)
             if met is None:
                 self._walking = False
                 break
             if flight := self._open(met):
-                return flight
-            if self._boxes:
-                return self._next_message()
+                self._ready.append(flight)
             seen += 1
             if seen % 1024 == 0:  # a million links make no verdicts: still a sign of life
                 self._tally.report()
-        return None
 
     def _next_message(self) -> Flight | None:
         """Of the first mailbox; None while it waits or reads, or when none is left."""
@@ -196,7 +207,6 @@ class ScanRun:
             return None
         status = os.fstat(fd)
         tally.met_bytes += status.st_size
-        tally.current = met.path
         flight = Flight(met.path, fd, status, recheck=False)
         reason = self._unfit(flight)
         if reason is None:
