@@ -11,7 +11,6 @@ over the engine's limit: its messages are not. If none of them is infected it is
 import os
 import select
 import stat
-import time
 from collections import deque
 from itertools import islice
 from typing import Final
@@ -382,24 +381,3 @@ class _Box(BoxScan):
 def scan(channel: Channel, kernel: Kernel, home_fd: int, home_length: int, job: ScanJob, fds: list[int]) -> None:
     """Do the job and say how it ended."""
     channel.send(ScanRun(channel, kernel, home_fd, home_length, job).run(fds))
-
-
-def rescan(feed: Feed, fd: int, path: bytes, timeout_s: float) -> tuple[Verdict, Reason | None, str]:
-    """The engine's word on one open file, alone, for actions. The fd stays the caller's."""
-    status = os.fstat(fd)
-    flight = Flight(path, os.dup(fd), status, recheck=True)
-    feed.send(flight)
-    until = time.monotonic() + timeout_s
-    while feed.in_flight and time.monotonic() < until:
-        poll = select.poll()
-        poll.register(feed.fileno(), select.POLLIN)
-        poll.poll(_REPORT_S * 1000)
-        feed.check_deadlines()
-        for done, reply in feed.receive():
-            done.close()
-            verdict, reason, signature = classify(reply)
-            if verdict is Verdict.CLEAN and stamp(os.fstat(fd)) != stamp(status):
-                return Verdict.NOT_SCANNED, Reason.CHANGED, ""
-            return verdict, reason, signature
-    feed.close()
-    return Verdict.NOT_SCANNED, Reason.ENGINE_ERROR, ""
