@@ -28,6 +28,7 @@ from clamscannerd.worker.messages import (
     NeedSession,
     NoSession,
     Recheck,
+    Reply,
     ScanJob,
     Scanned,
     Sessions,
@@ -51,8 +52,8 @@ def identity(path: Path) -> Identity:
     )
 
 
-def scan_home(home: Path, clamd: RealClamd, **changes: object) -> tuple[Scanned, dict[bytes, list[MailMessage]]]:
-    """A scan of all; its end, and for each infected file its infected messages."""
+def scan_replies(home: Path, clamd: RealClamd, **changes: object) -> tuple[list[Reply], Scanned]:
+    """A scan of all: what the worker says, and its end."""
     values: dict[str, object] = {
         "roots": (b".",),
         "excludes": (),
@@ -63,11 +64,16 @@ def scan_home(home: Path, clamd: RealClamd, **changes: object) -> tuple[Scanned,
         "max_skipped": 100,
         "fds": 1,
     }
-    found: dict[bytes, list[MailMessage]] = {}
     with WorkerPeer(home) as worker, clamd_session(clamd.socket_path) as session:
         worker.send(ScanJob(**(values | changes)), [session.fileno()])  # type: ignore[arg-type]
         worker.send(Recheck(paths=(), last=True))
-        replies, end = worker.until(Scanned)
+        return worker.until(Scanned)
+
+
+def scan_home(home: Path, clamd: RealClamd, **changes: object) -> tuple[Scanned, dict[bytes, list[MailMessage]]]:
+    """The same; its end, and for each infected file its infected messages."""
+    found: dict[bytes, list[MailMessage]] = {}
+    replies, end = scan_replies(home, clamd, **changes)
     for reply in replies:
         if isinstance(reply, Found):
             found |= {file.path: [] for file in reply.files}
