@@ -1,6 +1,5 @@
 """A message put back into its mailbox by a real worker process; this side plays the daemon, and the account's user."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,18 +8,12 @@ import msgspec
 import pytest
 
 from clamscannerd.model import RestoreOutcome
-from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.hashing import NO_SHA256
-from clamscannerd.worker.mailbox import Hit, Mailbox
-from clamscannerd.worker.restorewire import MessagePlace, Restore, Restored, RestoreJob, Standing
+from clamscannerd.worker.restorewire import Restored, RestoreJob, Standing
 from tests.fakes.mail_peer import identity
-from tests.fakes.realclamd import EICAR, RealClamd
-from tests.fakes.restore_peer import CAPTURE, done, restore, send
+from tests.fakes.realclamd import RealClamd
+from tests.fakes.restore_peer import AFTER, BEFORE, MESSAGE, done, message_step, send
 from tests.fakes.worker_peer import WorkerPeer
-
-BEFORE = b"From a@example.org Mon Jan  1 00:00:00 2024\nSubject: one\n\nhello\n\n"
-MESSAGE = b"From c@example.org Mon Jan  1 00:00:00 2024\nSubject: bad\n\n" + (EICAR + b"\n") * 100 + b"\n"
-AFTER = b"From e@example.org Mon Jan  1 00:00:00 2024\nSubject: three\n\nbye\n"
 
 
 @pytest.fixture
@@ -37,56 +30,36 @@ def worker(home: Path) -> Iterator[WorkerPeer]:
         yield peer
 
 
-class TestMessage:
-    """A message of a mailbox goes back into it."""
+def test_it_takes_the_place_of_its_notice(home: Path, worker: WorkerPeer, clamd: RealClamd) -> None:
+    step, _, _ = message_step(home, force=True)
+    end = done(worker, clamd, step, MESSAGE)
+    assert end.outcome is RestoreOutcome.RESTORED
+    assert (home / "box").read_bytes() == BEFORE + MESSAGE + AFTER
+    unhashed = msgspec.structs.replace(identity(home / "box"), sha256=NO_SHA256)
+    assert end.standing == Standing(identity=unhashed, mailbox=True, in_place=True)
 
-    def step(self, home: Path, **changes: object) -> tuple[Restore, bytes]:
-        """The mailbox as a cleanse left it, and the step; and the notice."""
-        path = home / "box"
-        path.write_bytes(BEFORE + MESSAGE + AFTER)
-        start, end = len(BEFORE), len(BEFORE) + len(MESSAGE)
-        hit = Hit(start=start, end=end, before=hashlib.sha256(MESSAGE).digest(), signature="X")
-        home_fd = os.open(home, os.O_RDONLY)
-        try:
-            with Mailbox(Kernel(), home_fd, b"box", CAPTURE, lambda _: None, known=True) as box:
-                notice = b"".join(box.notice_for(hit, 7, 1.0))
-        finally:
-            os.close(home_fd)
-        path.write_bytes(BEFORE + notice + AFTER)
-        place = MessagePlace(
-            start=start, end=end, notice=hashlib.sha256(notice).digest(), item=7, signature="X", kept_at=1.0
-        )
-        return restore(b"box", MESSAGE, message=place, **changes), notice
 
-    def test_it_takes_the_place_of_its_notice(self, home: Path, worker: WorkerPeer, clamd: RealClamd) -> None:
-        step, _ = self.step(home, force=True)
-        end = done(worker, clamd, step, MESSAGE)
-        assert end.outcome is RestoreOutcome.RESTORED
-        assert (home / "box").read_bytes() == BEFORE + MESSAGE + AFTER
-        unhashed = msgspec.structs.replace(identity(home / "box"), sha256=NO_SHA256)
-        assert end.standing == Standing(identity=unhashed, mailbox=True, in_place=True)
+def test_appended_it_says_that_it_is_not_in_its_place(home: Path, worker: WorkerPeer, clamd: RealClamd) -> None:
+    step, _, notice = message_step(home, force=True)
+    (home / "box").write_bytes(BEFORE + notice[:-9] + b"rewritten" + AFTER)
+    end = done(worker, clamd, step, MESSAGE)
+    assert "appended" in end.message
+    assert end.standing is not None
+    assert (end.standing.mailbox, end.standing.in_place) == (True, False)
 
-    def test_appended_it_says_that_it_is_not_in_its_place(
-        self, home: Path, worker: WorkerPeer, clamd: RealClamd
-    ) -> None:
-        step, notice = self.step(home, force=True)
-        (home / "box").write_bytes(BEFORE + notice[:-9] + b"rewritten" + AFTER)
-        end = done(worker, clamd, step, MESSAGE)
-        assert "appended" in end.message
-        assert end.standing is not None
-        assert (end.standing.mailbox, end.standing.in_place) == (True, False)
 
-    def test_still_detected_it_stays_in_the_vault(self, home: Path, worker: WorkerPeer, clamd: RealClamd) -> None:
-        for again in (False, True):
-            step, notice = self.step(home, again=again)
-            assert done(worker, clamd, step, MESSAGE).outcome is RestoreOutcome.NO_ACTION
-            assert (home / "box").read_bytes() == BEFORE + notice + AFTER
+def test_still_detected_it_stays_in_the_vault(home: Path, worker: WorkerPeer, clamd: RealClamd) -> None:
+    for again in (False, True):
+        step, _, notice = message_step(home, again=again)
+        assert done(worker, clamd, step, MESSAGE).outcome is RestoreOutcome.NO_ACTION
+        assert (home / "box").read_bytes() == BEFORE + notice + AFTER
 
-    def test_torn_by_a_crash_it_is_made_whole_whatever_the_engine_says(self, home: Path, worker: WorkerPeer) -> None:
-        """The engine is not even asked: a message that stands there half must not stay so."""
-        step, notice = self.step(home, again=True)
-        (home / "box").write_bytes(BEFORE + MESSAGE[:2048] + notice[2048:] + AFTER)
-        send(worker, step, MESSAGE)
-        assert worker.expect(Restored).outcome is RestoreOutcome.RESTORED
-        assert (home / "box").read_bytes() == BEFORE + MESSAGE + AFTER
-        assert os.listdir(home) == ["box"]
+
+def test_torn_by_a_crash_it_is_made_whole_whatever_the_engine_says(home: Path, worker: WorkerPeer) -> None:
+    """The engine is not even asked: a message that stands there half must not stay so."""
+    step, _, notice = message_step(home, again=True)
+    (home / "box").write_bytes(BEFORE + MESSAGE[:2048] + notice[2048:] + AFTER)
+    send(worker, step, MESSAGE)
+    assert worker.expect(Restored).outcome is RestoreOutcome.RESTORED
+    assert (home / "box").read_bytes() == BEFORE + MESSAGE + AFTER
+    assert os.listdir(home) == ["box"]
