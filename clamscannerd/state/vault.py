@@ -192,8 +192,8 @@ class Vault:
         """The contents of items that are off the list. What cannot be removed now is the next start's work."""
         try:
             await self._unlink(tuple(gone))
-        except OSError as error:
-            log.warning("vault: %d contents are removed at the next start: %s", len(gone), error.strerror)
+        except (OSError, StateError) as error:
+            log.warning("vault: %d contents are removed at the next start: %s", len(gone), error)
 
     async def check(self) -> VaultReport:
         """clean() and survey()."""
