@@ -138,8 +138,7 @@ class TestScan:
     def test_each_mailbox_says_how_many_messages_it_has_infected_or_not(
         self, home: Path, mail_clamd: RealClamd
     ) -> None:
-        """Also one that is detected as a whole only, and one over the engine's limit; not a file that is one message,
-        and not a mailbox whose scan was cut off."""
+        """Also one that is detected as a whole only, and one over the engine's limit; not what is one message."""
         put(home, ordinary().data, "seven")
         put(home, render([letter(1, infected=True)]).data, "one")
         put(home, render([Letter(headers=letter(n).headers, body=(b"the end of one",)) for n in (1, 2)]).data, "whole")

@@ -97,7 +97,14 @@ class Keeper:
         self._next_item = 1
 
     def cleanse(
-        self, path: Path, home: Path, known: Sequence[MailMessage], *, again: bool = False, **changes: object
+        self,
+        path: Path,
+        home: Path,
+        known: Sequence[MailMessage],
+        *,
+        again: bool = False,
+        complete: bool = True,
+        **changes: object,
     ) -> Cleansed:
         """One step, from the command to its end."""
         values: dict[str, object] = {
@@ -110,7 +117,7 @@ class Keeper:
             changes["identity"] = identity(path)
         self.worker.send(Cleanse(**(values | changes)))  # type: ignore[arg-type]
         messages = tuple(KnownMessage(sha256=one.sha256, signature=one.signature) for one in known)
-        self.worker.send(KnownMessages(seq=1, messages=messages, complete=True, last=True))
+        self.worker.send(KnownMessages(seq=1, messages=messages, complete=complete, last=True))
         self.worker.send(JournalRanges(seq=1, ranges=tuple(self.journal), last=True))
         return self.serve()
 
