@@ -130,7 +130,7 @@ class ScanType(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Vault(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    keep_quarantined: Duration = Duration(90 * 86_400)
+    keep_quarantined: Duration = Duration(90 * 86_400)  # more than 0: the vault has the only copy
     keep_deleted: Duration = Duration(7 * 86_400)  # 0: no copy of deleted files
     max_bytes_per_account: Size = Size(1 << 30)
     max_items_per_account: int = 100_000
@@ -307,6 +307,7 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
                 need(fits, f"{section}.{key}", f"an absolute path without NUL, got {value!r}")
     for key in ("max_connections", "max_connections_per_uid", "max_calls_per_uid", "max_batch", "max_depth"):
         need(getattr(config.server, key) >= 1, f"server.{key}", "at least 1")
+    need(config.vault.keep_quarantined > 0, "vault.keep_quarantined", "more than 0: what is quarantined must be kept")
     need(config.server.max_message_bytes >= 4096, "server.max_message_bytes", "at least 4096")
     need(config.accounts.min_uid >= 1, "accounts.min_uid", "at least 1: root is never an account")
     need(config.scans.max_active >= 1, "scans.max_active", "at least 1")

@@ -227,14 +227,17 @@ class _Attempt:
             case Progress():
                 self._live.progress(reply.counts, reply.current)
             case Found():
-                new = [NewFinding(path=f.path, identity=f.identity, signature=f.signature) for f in reply.files]
+                new = [
+                    NewFinding(path=f.path, identity=f.identity, signature=f.signature, mailbox=f.mailbox)
+                    for f in reply.files
+                ]
                 before = len(self._live.infected)
                 for finding in await self._store.add_findings(scan_id, new, time.time()):
                     self._live.infected[finding.path] = None
                 if more := len(self._live.infected) - before:  # not a line each: names and numbers are the user's
                     log.info("scan %d: %d more infected files, %d in all", scan_id, more, before + more)
             case FoundMessages():
-                await self._store.add_messages(scan_id, reply.path, reply.messages, reply.total)
+                await self._store.add_messages(scan_id, reply.path, reply.messages, reply.total, reply.in_box)
             case Cleared():
                 await self._store.clear_findings(scan_id, list(reply.paths))
                 for path in reply.paths:

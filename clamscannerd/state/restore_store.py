@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from clamscannerd.model import Account, Action, Item, RestoreOutcome, RestoreStep, Task
 from clamscannerd.state import store_items, store_restores
 from clamscannerd.state.store_open import Database
-from clamscannerd.state.store_values import ItemEntry, ItemFile, StoreLimits, TaskProgress
+from clamscannerd.state.store_values import ItemEntry, ItemFile, Redetected, StoreLimits, TaskProgress
 
 
 class RestoreStore:
@@ -53,12 +53,26 @@ class RestoreStore:
         now: float,
         file_text: str,
         signature: str,
+        found: Redetected | None,
     ) -> ItemFile | None:
-        """Step, item and record in one. Restored: the item, off the list now; Vault.discard is next.
+        """Step, item, record and list of infected files in one. Restored: the item, off the list now; Vault.discard is
+        next.
 
-        `signature`: what the present signatures detect in it, "" if nothing.
+        `signature`: what the present signatures detect in it, "" if nothing. `found`: it stands in the home and is
+        infected.
         """
-        return await self._db.write(store_restores.end_step, task_id, seq, outcome, message, now, file_text, signature)
+        return await self._db.write(
+            store_restores.end_step,
+            self._limits,
+            task_id,
+            seq,
+            outcome,
+            message,
+            now,
+            file_text,
+            signature,
+            found,
+        )
 
     async def end_restore_task(self, task_id: int, now: float) -> bytes:
         """The done record. Every step must have ended."""

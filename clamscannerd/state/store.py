@@ -39,6 +39,7 @@ from clamscannerd.state.store_open import open_database, ping, verify
 from clamscannerd.state.store_values import (
     Caps,
     FileMeta,
+    FoundMail,
     ItemFile,
     Job,
     NewFinding,
@@ -278,12 +279,13 @@ class Store(RestoreStore):
 
     # --- mailboxes
 
-    async def add_messages(self, scan_id: int, path: bytes, messages: Sequence[MailMessage], total: int) -> int:
-        """Infected messages of a finding of this scan, as far as kept; how many were."""
-        return await self._db.write(store_mail.add_messages, scan_id, path, messages, total)
+    async def add_messages(
+        self, scan_id: int, path: bytes, messages: Sequence[MailMessage], total: int, in_box: int
+    ) -> int:
+        """Infected messages of a finding of this scan, as far as kept; how many were. `in_box`: all of it, or 0."""
+        return await self._db.write(store_mail.add_messages, scan_id, path, messages, total, in_box)
 
-    async def messages_of(self, finding_id: int) -> tuple[int, list[MailMessage]]:
-        """How many a finding has, and those kept."""
+    async def messages_of(self, finding_id: int) -> FoundMail:
         return await self._db.read(store_mail.messages_of, finding_id)
 
     async def standing_messages(self, scan_id: int) -> dict[int, list[MailMessage]]:

@@ -189,11 +189,12 @@ class Progress(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fiel
 
 
 class FoundFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One infected file."""
+    """One infected file. `mailbox`: it is an mbox; its messages follow in FoundMessages, if it comes so far."""
 
     path: RelPath
     identity: Identity
     signature: str
+    mailbox: bool = False
 
     def __post_init__(self) -> None:
         if not is_beneath(self.path):

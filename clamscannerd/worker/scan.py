@@ -184,12 +184,12 @@ class ScanRun:
         try:
             reported = bool(box.signature)
             if not reported and box.infected:
-                reported = self._found(flight, box.infected[0].signature) is not None
+                reported = self._found(flight, box.infected[0].signature, mailbox=True) is not None
             elif not reported:
                 self._not_scanned(flight, Reason.TOO_BIG)
-            if reported and box.infected:
+            if reported:
                 in_order = sorted(box.infected, key=lambda one: one.number)
-                self._tally.found_messages(flight.path, in_order, box.total)
+                self._tally.found_messages(flight.path, in_order, box.total, box.count)
         finally:
             box.close()
 
@@ -338,16 +338,16 @@ class ScanRun:
             is_box, told = is_mailbox(flight.fd), lone_message(flight.fd)
         except OSError:
             is_box, told = False, None
-        identity = self._found(flight, signature)
+        identity = self._found(flight, signature, mailbox=is_box)
         if is_box and identity is not None:
             self._take_apart(flight, signature)
             return True
         if told is not None and identity is not None:
             whole = found_message(told, identity.sha256, signature, number=0, start=0, end=identity.size)
-            self._tally.found_messages(flight.path, [whole], 1)
+            self._tally.found_messages(flight.path, [whole], 1, 0)
         return False
 
-    def _found(self, flight: Flight, signature: str) -> Identity | None:
+    def _found(self, flight: Flight, signature: str, *, mailbox: bool) -> Identity | None:
         """Count and report it; None when it cannot be read."""
         try:
             identity = identity_of(flight.status, sha256_of(flight.fd))
@@ -360,7 +360,7 @@ class ScanRun:
         if not flight.recheck:
             self._tally.scanned(flight.status.st_size)
             self._tally.infected_files += 1
-        self._tally.found(flight.path, identity, signature)
+        self._tally.found(flight.path, identity, signature, mailbox=mailbox)
         return identity
 
     def _clean(self, flight: Flight) -> None:

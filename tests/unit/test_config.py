@@ -94,6 +94,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "a negative time": ("[vault]\nkeep_deleted = '-7d'\n", "vault.keep_deleted", '"7d"'),
     "a negative time as a number": ("[vault]\nkeep_deleted = -7\n", "vault.keep_deleted", "7"),
     "a size with a fraction": ("[vault]\nmax_bytes_per_account = '1.5G'\n", "vault.max_bytes_per_account", '"25M"'),
+    "a quarantine that keeps nothing": ("[vault]\nkeep_quarantined = '0d'\n", "vault.keep_quarantined", "must be kept"),
     "more than all": ("[vault]\nmin_free = '101%'\n", "vault.min_free", '"5%"'),
     "a share without its sign": ("[vault]\nmin_free = 5\n", "vault.min_free", '"5%"'),
     "a negative number": ("[scans]\nretries = -1\n", "scans.retries", "not negative"),

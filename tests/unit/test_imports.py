@@ -61,6 +61,7 @@ SANS_IO = (
     "engine.clamproto",
     "engine.clamdconf",
     "engine.private",
+    "ctl.mailboxes",
     "ctl.text",
 )
 """Bytes or values in, bytes or values out."""
@@ -73,7 +74,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlite3": ("state",),
     "pyclamd": ("engine.control",),
     "systemd": ("systemd",),
-    "click": ("ctl.main", "ctl.commands", "ctl.vault"),
+    "click": ("ctl.main", "ctl.asking", "ctl.commands", "ctl.vault"),
     "rich": ("ctl.progress",),
 }
 """Who may import what comes from outside."""
