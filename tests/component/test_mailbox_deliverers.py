@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from tests.fakes.deliverers import KINDS, letter
 from tests.fakes.mail_peer import MAX_FILE_SIZE, Keeper, identity
 from tests.fakes.mailboxes import INFECTION, INFECTION_NDB
 from tests.fakes.realclamd import RealClamd
+from tests.fakes.running import wait_for
 from tests.fakes.worker_peer import WorkerPeer
 
 CLEANSES = int(os.environ.get("CLAMSCANNERD_CLEANSES", "15"))
@@ -39,6 +41,11 @@ def start(kind: str, path: Path) -> "subprocess.Popen[bytes]":
     )
 
 
+def is_due(path: Path, letters: int) -> bool:
+    data = path.read_bytes()
+    return INFECTION in data or data.count(b"\nMessage-ID: <") == letters
+
+
 def test_nothing_is_lost_doubled_or_torn(tmp_path: Path, mail_clamd: RealClamd) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
@@ -51,11 +58,13 @@ def test_nothing_is_lost_doubled_or_torn(tmp_path: Path, mail_clamd: RealClamd) 
     outcomes: Counter[Outcome] = Counter()
     with WorkerPeer(home) as worker:
         worker.send(ActJob(max_file_size=MAX_FILE_SIZE, file_deadline_s=30.0))
-        for _ in range(CLEANSES):
+        for cleanses in range(1, CLEANSES + 1):
             for process in running:
                 assert process.stdin is not None
                 process.stdin.write(b"\n")
                 process.stdin.flush()
+            # In the middle of what they deliver, or (a batch may have no infected letter) at its end.
+            wait_for(partial(is_due, path, 1 + len(KINDS) * BATCH * cleanses), "mail to come")
             keeper = Keeper(worker, mail_clamd)
             end = keeper.cleanse(path, home, [], identity=stale)
             outcomes[end.outcome] += 1
