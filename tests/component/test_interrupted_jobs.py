@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from clamscannerd.errors import SpawnRefused
+from clamscannerd.errors import SpawnRefused, WorkerOutdated
 from clamscannerd.model import (
     Account,
     Action,
@@ -26,7 +26,7 @@ from clamscannerd.model import (
 )
 from clamscannerd.pipeline import scan, tasks
 from clamscannerd.pipeline.disinfect import DisinfectTurn
-from clamscannerd.pipeline.link import Spawner, WorkerOutdated, WorkerProcess, pause_s
+from clamscannerd.pipeline.link import Spawner, WorkerProcess, pause_s
 from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
 from clamscannerd.pipeline.tasks import TaskJobs, TaskLimits
 from clamscannerd.state.live import Live

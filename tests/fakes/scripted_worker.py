@@ -74,6 +74,10 @@ class _Process:
         await self.exited.wait()
         return 0
 
+    async def wait_end(self) -> tuple[str, bool]:
+        await self.wait()
+        return "exit code 0", False
+
     def kill_nowait(self) -> None:
         self._worker.killed = True
         self._worker.scope.cancel()
