@@ -6,11 +6,14 @@ import resource
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
 import trio
+import trio.testing
 
+from clamscannerd.errors import ConfigError
 from clamscannerd.rpc.access import Rule
 from clamscannerd.rpc.server import Server, ServerLimits
 from clamscannerd.rpc.table import Call, Method, table
@@ -328,8 +331,13 @@ async def test_at_the_end_calls_in_flight_are_answered_and_new_ones_refused(how:
         with trio.CancelScope(shield=True):
             assert await idle.kind("echo") == "shutting_down"
             gate.released.set()
-            assert [answer["result"] for answer in await client.lines_to_end()] == ["in flight"]
-            assert await idle.lines_to_end() == []
+            answer, *farewell = await client.lines_to_end()
+            assert answer["result"] == "in flight"
+            assert kinds(farewell) == kinds(await idle.lines_to_end()) == ["shutting_down"]
+
+
+def kinds(answers: list[Any]) -> list[str]:
+    return [answer["error"]["data"]["kind"] for answer in answers if answer["id"] is None]
 
 
 async def test_a_call_that_outlasts_the_grace_is_cancelled() -> None:
@@ -338,7 +346,7 @@ async def test_a_call_that_outlasts_the_grace_is_cancelled() -> None:
         await client.send(request("slow"))
         await gate.wait_for(lambda: gate.begun == 1)
         place.server.stop()
-        assert await client.lines_to_end() == []
+        assert kinds(await client.lines_to_end()) == ["shutting_down"]
         assert (gate.cancelled, gate.ended) == (1, 0)
 
 
@@ -350,7 +358,32 @@ async def test_without_calls_in_flight_the_end_is_at_once() -> None:
         await clients[0].send(b"{")
         place.server.stop()
         for client in clients:
-            assert await client.lines_to_end() == []
+            assert kinds(await client.lines_to_end()) == ["shutting_down"], "also who asked nothing, or half of it"
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_end_and_gets_no_line_into_its_answer() -> None:
+    async with gated(grace_s=SHORT_S) as (place, _):
+        client = place.connect()
+        await client.send(request("big"))
+        await trio.testing.wait_all_tasks_blocked(SHORT_S)
+        place.server.stop()
+        with trio.fail_after(20):
+            while place.server.statistics().connections:
+                await trio.lowlevel.checkpoint()
+        received = b"".join([chunk async for chunk in client.stream])
+        assert b"shutting_down" not in received
+        assert 0 < len(received) < 8_000_000
+
+
+async def test_what_is_refused_altogether_is_refused_whatever_is_asked() -> None:
+    """But for what stands in the table."""
+    async with gated() as (place, _):
+        client = place.connect()
+        place.server.refusal = ConfigError("cannot take the call: c.toml: scans.nice: expected 0 to 19")
+        place.server.methods = {"echo": place.server.methods["echo"]}
+        for name in ("slow", "ClamScanner.start_scan", "ClamScanner::start_scan", "no such method"):
+            assert await client.kind(name) == "misconfigured"
+        assert await client.kind("echo") == ""
 
 
 async def test_a_socket_that_does_not_listen_ends_the_server_with_its_error() -> None:
