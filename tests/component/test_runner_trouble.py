@@ -47,7 +47,7 @@ async def test_a_scan_whose_end_cannot_be_written_is_queued_again_when_it_can(
         await jobs.wait_state(scan.id, ScanState.RUNNING)
         with locked(tmp_path):
             jobs.release(1)
-            await wait_logged(caplog, "database is locked", 3)
+            await wait_logged(caplog, "database is locked")
             with pytest.raises(StateError, match="database is locked"):
                 await jobs.ask(2)
             stuck = await jobs.store.get_scan(scan.id)
@@ -102,7 +102,7 @@ async def test_a_worker_that_cannot_be_started_is_waited_for_and_costs_no_try(
             await jobs.wait(lambda: len(jobs.started) == 11)
             await wait_task(jobs, task.id)
         assert len(jobs.started) == 11
-    assert caplog.text.count("EAGAIN") == 10
+    assert caplog.text.count("EAGAIN") == 1, "said once, not at every try"
     assert "unexpected fault" not in caplog.text
     caplog.clear()
 
