@@ -7,9 +7,9 @@ daemons and is handed over as fd 3.
         manager.wait_status("idle")
 """
 
-import select
 import socket
-import time
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +18,10 @@ PATIENCE_S = 30.0
 
 
 class Manager:
-    """`activated`: it owns the socket at `path`. `said`: every assignment so far, in order."""
+    """`activated`: it owns the socket at `path`. `said`: every assignment so far, in order.
+
+    A thread reads, for who sends waits when ten messages are unread.
+    """
 
     def __init__(self, path: Path | str, *, activated: bool = True, watchdog_s: float = 0.0) -> None:
         self.said: list[tuple[str, str]] = []
@@ -29,6 +32,9 @@ class Manager:
         self._told.bind(str(self._told_at))
         self._told_at.chmod(0o777)
         self._watchdog_s = watchdog_s
+        self._marks = 0
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
         self._listener: socket.socket | None = None
         if activated:
             self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -37,11 +43,14 @@ class Manager:
             self._listener.listen(128)
 
     def __enter__(self) -> Self:
+        self._reader.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._told.shutdown(socket.SHUT_RD)  # its place may be gone already
+        self._reader.join()
         self._told.close()
         if self._listener is not None:
             self._listener.close()
@@ -64,32 +73,40 @@ class Manager:
         ours = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=clamscannerd.socket"
         return ["bash", "-c", f'exec 3<&{self._listener.fileno()}; {ours} exec "$@"', "bash", *words]
 
-    def read(self) -> None:
-        """What has come since the last time."""
-        while select.select([self._told], [], [], 0)[0]:
-            text = self._told.recv(65536).decode()
-            self.said += [(name, value) for name, _, value in (line.partition("=") for line in text.split("\n"))]
-
     def status(self) -> str:
         """The last one said."""
-        self.read()
-        return next((value for name, value in reversed(self.said) if name == "STATUS"), "")
+        return next(reversed(self.values("STATUS")), "")
 
     def values(self, name: str) -> list[str]:
-        self.read()
-        return [value for said, value in self.said if said == name]
+        """All that were said before this call."""
+        self._marks += 1
+        self._tell(f"MARK={self._marks}".encode())
+        self._wait(lambda: ("MARK", str(self._marks)) in self.said, "mark")
+        return self._values(name)
 
     def wait(self, name: str, *, more_than: int = 0) -> str:
         """The value of `name` as soon as it was said more than `more_than` times."""
-        until = time.monotonic() + PATIENCE_S
-        while len(self.values(name)) <= more_than:
-            assert select.select([self._told], [], [], until - time.monotonic())[0], f"no {name}: {self.said}"
-        return self.values(name)[-1]
+        self._wait(lambda: len(self._values(name)) > more_than, name)
+        return self._values(name)[-1]
 
     def wait_status(self, words: str) -> str:
         """The status as soon as `words` are in it."""
-        until = time.monotonic() + PATIENCE_S
-        while words not in self.status():
-            ready = select.select([self._told], [], [], max(0, until - time.monotonic()))[0]
-            assert ready, f"no status with {words!r}: {self.values('STATUS')}"
-        return self.status()
+        self._wait(lambda: words in next(reversed(self._values("STATUS")), ""), f"status with {words!r}")
+        return next(reversed(self._values("STATUS")))
+
+    def _values(self, name: str) -> list[str]:
+        return [value for said, value in self.said if said == name]
+
+    def _wait(self, holds: Callable[[], bool], what: str) -> None:
+        with self._news:
+            assert self._news.wait_for(holds, PATIENCE_S), f"no {what}: {self.said}"
+
+    def _tell(self, text: bytes) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(text, str(self._told_at))
+
+    def _read(self) -> None:
+        while text := self._told.recv(65536).decode():
+            with self._news:
+                self.said += [(name, value) for name, _, value in (line.partition("=") for line in text.split("\n"))]
+                self._news.notify_all()
