@@ -183,6 +183,11 @@ class _Daemon:
             engine_ready=lambda: engines.state().kind == "ready",
             gone_after_s=config.accounts.gone_after_s,
         )
+        await self._build_service(spawner, store, engines, live)
+        await self._live(spawner, store, vault, engines)
+
+    async def _build_service(self, spawner: Spawner, store: Store, engines: Engines, live: Live) -> None:
+        config = self._config
 
         async def look(account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
             try:
@@ -193,7 +198,7 @@ class _Daemon:
 
         self._context = Context(
             store=store,
-            vault=vault,
+            vault=self._vault,
             live=live,
             jobs=self._runner,
             accounts=self._accounts,
@@ -207,7 +212,6 @@ class _Daemon:
         self._server = Server(
             build(self._context), limits=values.server_limits(config), admins=lambda: self._admins.uids
         )
-        await self._live(spawner, store, vault, engines)
 
     async def _live(self, spawner: Spawner, store: Store, vault: Vault, engines: Engines) -> None:
         served = listeners(self._config.server.socket)

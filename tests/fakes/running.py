@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -87,7 +87,8 @@ class PeerClient:
         self._id = 0
 
     def close(self) -> None:
-        self._stream.close()
+        with suppress(BrokenPipeError):  # what was not taken before is still in its buffer
+            self._stream.close()
         self.sock.close()
 
     def __enter__(self) -> Self:
