@@ -262,14 +262,18 @@ class _Daemon:
 
     async def _heed_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            task_status.started()
-            async for number in signals:
-                if number != signal.SIGHUP:
-                    log.info("stopping: %s", signal.Signals(number).name)
-                    self._end.set()
-                elif not self._end.is_set():
-                    with suppress(ConfigError):  # said, in the log and in STATUS
-                        await self._reload()
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                async for number in signals:
+                    if number != signal.SIGHUP:
+                        log.info("stopping: %s", signal.Signals(number).name)
+                        self._end.set()
+                    elif not self._end.is_set():
+                        nursery.start_soon(self._reload_by_signal)  # a name service that hangs holds up no stop
+
+    async def _reload_by_signal(self) -> None:
+        with suppress(ConfigError):  # said, in the log and in STATUS
+            await self._reload()
 
     async def _end_when_outdated(self) -> None:
         began = trio.current_time()
