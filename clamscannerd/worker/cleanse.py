@@ -222,7 +222,7 @@ class _Cleansing:
         self._until = max(look.bounds)
         strange: set[int] = set()
         with contextlib.closing(self._left(box, ranges, strange)) as left:
-            box.overwrite(left)
+            box.overwrite(left, again=self._step.identity)
         _verify(box, look, [one for one in ranges if one.part not in strange])
         if strange:
             raise _error(f"it was rewritten by others; messages that are not where they were: {len(strange)}")

@@ -22,7 +22,7 @@ import msgspec
 
 from clamscannerd.model import Frozen, Identity
 from clamscannerd.worker.beneath import Kernel, filesystem_type
-from clamscannerd.worker.hashing import NO_SHA256, is_same_file
+from clamscannerd.worker.hashing import NO_SHA256, is_same_file, is_same_inode
 from clamscannerd.worker.mailfile import (
     begins_with_message,
     blocks_of_range,
@@ -266,12 +266,16 @@ class Mailbox:
             when=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(kept_at)),
         )
 
-    def overwrite(self, contents: Iterable[tuple[int, Iterable[bytes]]]) -> None:
+    def overwrite(self, contents: Iterable[tuple[int, Iterable[bytes]]], *, again: Identity | None = None) -> None:
         """In place, on disk when this returns; times as they were. `contents`: (offset, pieces) within the file.
 
         What was written before an error is on disk too. MailboxError, when the file has become too short.
+        `again`: a crash may have kept an earlier try from setting the times back to this identity's.
         """
         before = os.fstat(self.fd)
+        mtime_ns = before.st_mtime_ns
+        if again and is_same_inode(before, again) and before.st_size == again.size:
+            mtime_ns = again.mtime_ns
         try:
             for offset, pieces in contents:
                 for piece in pieces:
@@ -282,13 +286,13 @@ class Mailbox:
                     offset += len(piece)
         finally:
             os.fsync(self.fd)
-            self._keep_times(before)
+            self._keep_times(before, mtime_ns)
 
-    def _keep_times(self, before: os.stat_result) -> None:
+    def _keep_times(self, before: os.stat_result, mtime_ns: int) -> None:
         if os.fstat(self.fd).st_size != before.st_size:
             return
         with contextlib.suppress(PermissionError):  # not the owner
-            os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.utime(self.fd, ns=(before.st_atime_ns, mtime_ns))
             if os.fstat(self.fd).st_size != before.st_size:  # mail came between the two looks
                 os.utime(self.fd)
 
