@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
 
 from tests.fakes.realclamd import RealClamd
+
+# Hypothesis' 200 ms an example fail a right test on a busy machine. What it sets up for CI by itself stays.
+settings.register_profile("clamscannerd", parent=settings(), deadline=None)
+settings.load_profile("clamscannerd")
 
 
 @pytest.hookimpl(hookwrapper=True)

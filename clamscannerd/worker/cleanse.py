@@ -18,14 +18,15 @@ in the vault and the step ends in `error`. Mail that comes after the first look 
 infected goes if a further round meets it, and the next scan finds the rest.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
-from clamscannerd.errors import EngineLost, RemoteProtocolError
+from clamscannerd.errors import EngineLost
 from clamscannerd.model import Outcome, Reason, Verdict
 from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel, pause_on
@@ -34,27 +35,13 @@ from clamscannerd.worker.mailbox import TRIES, Hit, Kept, Look, Mailbox, Mailbox
 from clamscannerd.worker.mailfile import copy_of_ranges, sha256_of_range
 from clamscannerd.worker.maillocks import Locked
 from clamscannerd.worker.mailscan import HELD_BYTES, BoxScan, Engine
-from clamscannerd.worker.mailwire import (
-    RANGES_IN_BATCH,
-    Cleanse,
-    Cleansed,
-    Intent,
-    Intents,
-    Journaled,
-    JournalRanges,
-    KnownMessages,
-    MessageContent,
-    MessageStored,
-    NeedOriginal,
-    Original,
-)
+from clamscannerd.worker.mailtalk import LOCKLESS, NotKept, Talk
+from clamscannerd.worker.mailwire import Cleanse, Cleansed
 from clamscannerd.worker.mbox import Message
-from clamscannerd.worker.messages import CHUNK_BYTES, MAX_TEXT, Chunk, ContentEnd
+from clamscannerd.worker.messages import MAX_TEXT
 
 WHOLE_BYTES: Final = 32 << 20
 """Up to this size a cleansed mailbox is scanned whole: a second of the engine. Above, it would take minutes."""
-
-C = TypeVar("C", KnownMessages, JournalRanges, MessageStored, Journaled)
 
 _ROUNDS: Final = 3
 _ITEMS_NAMED: Final = 50
@@ -75,8 +62,7 @@ def _error(cause: str) -> _End:
 
 def cleanse(channel: Channel, kernel: Kernel, home_fd: int, engine: Engine, step: Cleanse) -> None:
     """One step, from the intent to the proof."""
-    work = _Cleansing(channel, engine, step)
-    work.take_knowledge()
+    work = _Cleansing(Talk(channel, step), engine, step)
     box = Mailbox(kernel, home_fd, step.path, step.token, pause_on(channel), known=bool(work.done))
     try:
         end = work.run(box)
@@ -86,6 +72,8 @@ def cleanse(channel: Channel, kernel: Kernel, home_fd: int, engine: Engine, step
         end = _error(f"others hold {error}, and did so for {box.waited_s:.0f} s")
     except (MailboxError, EngineLost) as error:
         end = _error(str(error))
+    except NotKept as refused:
+        end = _End(Outcome.ERROR, str(refused))
     except FileNotFoundError:
         end = _End(Outcome.NO_ACTION, "it is gone: nothing was there to act on", gone=True)
     except OSError as error:
@@ -99,38 +87,15 @@ def cleanse(channel: Channel, kernel: Kernel, home_fd: int, engine: Engine, step
 class _Cleansing:
     """One step. `done`: what the journal holds, replaced or to be."""
 
-    def __init__(self, channel: Channel, engine: Engine, step: Cleanse) -> None:
-        self._channel = channel
+    def __init__(self, talk: Talk, engine: Engine, step: Cleanse) -> None:
+        self._talk = talk
         self._engine = engine
         self._step = step
-        self._known: dict[bytes, str] = {}
-        self._places: list[Hit] = []  # where the scan found them
-        self._complete = False
+        self._places, self._complete = talk.known()
+        self._known = {hit.before: hit.signature for hit in self._places}
         self._notes: list[str] = []
         self._until = 0  # what lies behind is mail that came since the locks were taken first
-        self.done: list[Kept] = []
-
-    def take_knowledge(self) -> None:
-        """The lists that follow the command."""
-        last = False
-        while not last:
-            known = self._expect(KnownMessages)
-            self._known.update((one.sha256, one.signature) for one in known.messages)
-            self._places += [
-                Hit(start=one.start, end=one.end, before=one.sha256, signature=one.signature) for one in known.messages
-            ]
-            self._complete, last = known.complete, known.last
-        last = False
-        while not last:
-            journal = self._expect(JournalRanges)
-            self.done += [Kept(**msgspec.structs.asdict(one)) for one in journal.ranges]
-            last = journal.last
-
-    def _expect(self, kind: type[C]) -> C:
-        command, fds = self._channel.receive()
-        if not isinstance(command, kind) or command.seq != self._step.seq or fds:
-            raise RemoteProtocolError(f"cannot go on: expected {kind.__name__}, not {type(command).__name__}")
-        return command
+        self.done = talk.journaled()
 
     def run(self, box: Mailbox) -> _End:
         """All of it, but for telling the daemon."""
@@ -219,16 +184,16 @@ class _Cleansing:
         self._until = self._until or max(look.bounds, default=0)
         if not look.hits:
             raise _error("none of its messages is one that was found infected")
-        kept = [self._keep(box, len(self.done) + number, hit) for number, hit in enumerate(look.hits, start=1)]
-        kept = [
-            msgspec.structs.replace(one, after=_sha256(box.notice_for(one.hit, one.item, one.kept_at))) for one in kept
-        ]
-        self._journal(kept)
-        self.done += kept
+        kept = [self._talk.keep(box, len(self.done) + number, hit) for number, hit in enumerate(look.hits, start=1)]
+        kept = [msgspec.structs.replace(one, after=_sha256(_notice(box, one))) for one in kept]
         # Two readings of the whole mailbox, before and after, become one: it has the hash that the scan took.
-        copies = copy_of_ranges(box.fd, [(hit.start, hit.end) for hit in look.hits]) if look.whole else -1
+        copies = _copies(box, look.hits) if look.whole else -1
         try:
-            self._overwrite(box, look, kept, {}, copies)
+            _need_name(box)
+            self._talk.journal(kept)
+            self.done += kept
+            box.overwrite(_notices(box, kept))
+            _verify(box, look, kept, copies)
         finally:
             if copies >= 0:
                 os.close(copies)
@@ -239,60 +204,6 @@ class _Cleansing:
         if self.done or not self._complete or sum(hit.end - hit.start for hit in places) > HELD_BYTES:
             return None
         return box.look_where(self._step.identity, places)
-
-    def _keep(self, box: Mailbox, part: int, hit: Hit) -> Kept:
-        """The content of one message into the vault."""
-        seq, status = self._step.seq, os.fstat(box.fd)
-        self._channel.send(
-            MessageContent(
-                seq=seq,
-                part=part,
-                start=hit.start,
-                end=hit.end,
-                signature=hit.signature,
-                mode=status.st_mode,
-                uid=status.st_uid,
-                gid=status.st_gid,
-                mtime_ns=max(-(2**63), min(status.st_mtime_ns, 2**63 - 1)),
-            )
-        )
-        digest, offset = hashlib.sha256(), hit.start
-        while offset < hit.end and (block := os.pread(box.fd, min(CHUNK_BYTES, hit.end - offset), offset)):
-            digest.update(block)
-            offset += len(block)
-            self._channel.send(Chunk(seq=seq, data=block))
-        reason = "" if digest.digest() == hit.before else "not the expected content"
-        self._channel.send(ContentEnd(seq=seq, sha256=digest.digest(), signature="", reason=reason))
-        if reason:
-            raise _error("it is being written to by somebody who takes no lock")
-        stored = self._expect(MessageStored)
-        if stored.reason:
-            raise _End(Outcome.ERROR, stored.reason)
-        values = msgspec.structs.asdict(hit)
-        return Kept(**values, after=b"", item=stored.item, kept_at=stored.kept_at, part=part)
-
-    def _journal(self, kept: Sequence[Kept]) -> None:
-        """Committed by the daemon when this returns."""
-        for start in range(0, len(kept), RANGES_IN_BATCH):
-            batch = tuple(Intent(part=one.part, after=one.after) for one in kept[start : start + RANGES_IN_BATCH])
-            last = start + RANGES_IN_BATCH >= len(kept)
-            self._channel.send(Intents(seq=self._step.seq, intents=batch, last=last))
-        self._expect(Journaled)
-
-    def _overwrite(
-        self, box: Mailbox, look: Look, kept: Sequence[Kept], originals: Mapping[int, int], copies: int = -1
-    ) -> None:
-        """Write the notices and look again. `originals`: files that hold messages torn by a crash, by part; `copies`:
-        after look_where, one that holds all that stood in the ranges."""
-        sources = {part: (fd, 0) for part, fd in originals.items()}
-        box.overwrite(
-            (one.start, box.notice_for(one.hit, one.item, one.kept_at, sources.get(one.part))) for one in kept
-        )
-        for one in kept:
-            if sha256_of_range(box.fd, one.start, one.end) != one.after:
-                raise _error("others who take no lock wrote to it meanwhile")
-        if not box.is_rest_unchanged(look, copies):
-            raise _error("others wrote to it since it was looked at, without a lock or a trace in its times")
 
     def _redo(self, box: Mailbox) -> None:
         """Begun before: what the journal says, as far as it is not done."""
@@ -306,36 +217,40 @@ class _Cleansing:
         raise _error("it is replaced again and again")
 
     def _redo_in(self, box: Mailbox) -> None:
-        originals: dict[int, int] = {}
-        try:
-            ranges = sorted(self.done, key=lambda one: one.start)
-            look = box.look_at([(one.start, one.end) for one in ranges])
-            self._until = max(look.bounds)
-            left = [one for one in ranges if sha256_of_range(box.fd, one.start, one.end) != one.after]
-            todo = [one for one in left if self._is_before_or_torn(box, one, originals)]
-            self._overwrite(box, look, todo, originals)
-            if len(todo) < len(left):
-                raise _error(
-                    f"it was rewritten by others; messages that are not where they were: {len(left) - len(todo)}"
-                )
-        finally:
-            for fd in originals.values():
-                os.close(fd)
+        ranges = sorted(self.done, key=lambda one: one.start)
+        look = box.look_at([(one.start, one.end) for one in ranges])
+        self._until = max(look.bounds)
+        strange: set[int] = set()
+        with contextlib.closing(self._left(box, ranges, strange)) as left:
+            box.overwrite(left, again=self._step.identity)
+        _verify(box, look, [one for one in ranges if one.part not in strange])
+        if strange:
+            raise _error(f"it was rewritten by others; messages that are not where they were: {len(strange)}")
 
-    def _is_before_or_torn(self, box: Mailbox, one: Kept, originals: dict[int, int]) -> bool:
-        if sha256_of_range(box.fd, one.start, one.end) == one.before:
-            return _sha256(box.notice_for(one.hit, one.item, one.kept_at)) == one.after
-        self._channel.send(NeedOriginal(seq=self._step.seq, part=one.part))
-        command, fds = self._channel.receive()
-        if not isinstance(command, Original) or command.part != one.part or len(fds) != (not command.reason):
-            raise RemoteProtocolError("cannot go on: expected Original")
-        if command.reason:
-            raise _error(command.reason)
-        originals[one.part] = fds[0]
-        source = (fds[0], 0)
-        if _sha256(box.notice_for(one.hit, one.item, one.kept_at, source)) != one.after:
-            return False
-        return is_mixture(box.fd, one.start, fds[0], box.notice_for(one.hit, one.item, one.kept_at, source))
+    def _left(
+        self, box: Mailbox, ranges: Sequence[Kept], strange: set[int]
+    ) -> Generator[tuple[int, Iterable[bytes]], None, None]:
+        """What is still to be written where. `strange` gets the parts whose ranges are neither before, after nor torn.
+
+        One original is open at a time: after a power cut there may be more torn ranges than a worker may have fds.
+        """
+        for one in ranges:
+            stands = sha256_of_range(box.fd, one.start, one.end)
+            if stands == one.after:
+                continue
+            if stands == one.before and _sha256(_notice(box, one)) == one.after:
+                yield one.start, _notice(box, one)
+                continue
+            original = self._talk.original(one.part)
+            try:
+                if _sha256(_notice(box, one, original)) == one.after and is_mixture(
+                    box.fd, one.start, original, _notice(box, one, original)
+                ):
+                    yield one.start, _notice(box, one, original)
+                else:
+                    strange.add(one.part)
+            finally:
+                os.close(original)
 
     # --- afterwards
 
@@ -378,6 +293,52 @@ class _Cleansing:
         if parts.infected:
             return Verdict.INFECTED, parts.infected[0].signature
         return (Verdict.NOT_SCANNED, parts.why_unscanned) if parts.unscanned else (Verdict.CLEAN, "")
+
+
+def _need_name(box: Mailbox) -> None:
+    """What is replaced in a file that has no name any more is replaced nowhere."""
+    try:
+        box.need_name()
+    except Replaced:
+        raise _error("another file took its name meanwhile, from somebody who takes no lock") from None
+
+
+def _copies(box: Mailbox, hits: Sequence[Hit]) -> int:
+    """A file with all that stands in these ranges, one after the other, and nothing else than what was found."""
+    copies = copy_of_ranges(box.fd, [(hit.start, hit.end) for hit in hits])
+    try:
+        at = 0
+        for hit in hits:
+            start, at = at, at + hit.end - hit.start
+            if sha256_of_range(copies, start, at) != hit.before:
+                raise _error(LOCKLESS)
+    except BaseException:
+        os.close(copies)
+        raise
+    return copies
+
+
+def _notice(box: Mailbox, one: Kept, original: int = -1) -> Iterator[bytes]:
+    """What is to stand there. `original`: a file with the message, where it is torn in the mailbox."""
+    return box.notice_for(one.hit, one.item, one.kept_at, (original, 0) if original >= 0 else None)
+
+
+def _notices(box: Mailbox, kept: Sequence[Kept]) -> Iterator[tuple[int, Iterable[bytes]]]:
+    """What to write where; each message is looked at once more at the last moment."""
+    for one in kept:
+        if sha256_of_range(box.fd, one.start, one.end) != one.before:
+            raise _error(LOCKLESS)
+        yield one.start, _notice(box, one)
+
+
+def _verify(box: Mailbox, look: Look, kept: Sequence[Kept], copies: int = -1) -> None:
+    """Every range as meant, every byte outside as it was. `copies`: after look_where, what stood in the ranges."""
+    for one in kept:
+        if sha256_of_range(box.fd, one.start, one.end) != one.after:
+            raise _error("others who take no lock wrote to it meanwhile")
+    if not box.is_rest_unchanged(look, copies):
+        raise _error("others wrote to it since it was looked at, without a lock or a trace in its times")
+    _need_name(box)
 
 
 def _as_message(kept: Kept) -> Message:

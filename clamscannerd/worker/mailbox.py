@@ -22,7 +22,7 @@ import msgspec
 
 from clamscannerd.model import Frozen, Identity
 from clamscannerd.worker.beneath import Kernel, filesystem_type
-from clamscannerd.worker.hashing import NO_SHA256, is_same_file
+from clamscannerd.worker.hashing import NO_SHA256, is_same_file, is_same_inode
 from clamscannerd.worker.mailfile import (
     begins_with_message,
     blocks_of_range,
@@ -111,7 +111,8 @@ class Mailbox:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
+        if self.fd >= 0:  # not after a reopen() that failed
+            os.close(self.fd)
         os.close(self._dir_fd)
 
     def reopen(self) -> None:
@@ -149,30 +150,44 @@ class Mailbox:
             self._wait_left_s = max(0.0, WAIT_S - self.waited_s)
         self._locks = locks
         try:
-            ours = os.fstat(self.fd)
-            try:
-                name = os.stat(self._leaf, dir_fd=self._dir_fd, follow_symlinks=False)
-            except FileNotFoundError:
-                raise Replaced from None
-            if (name.st_dev, name.st_ino) != (ours.st_dev, ours.st_ino):
-                raise Replaced
-            if ours.st_nlink != 1:
-                raise MailboxError("it has a second name (hard link)")
+            self.need_name()
             yield
         finally:
             self._locks = None
             locks.release()
 
-    def _still_here(self) -> None:
+    def keep_locks(self) -> None:
+        """Called now and then while they are held."""
         if self._locks is not None:
             self._locks.keep()
+
+    def need_name(self) -> None:
+        """Replaced, when another file has the mailbox's name by now; MailboxError, when this one has two."""
+        ours = os.fstat(self.fd)
+        try:
+            name = os.stat(self._leaf, dir_fd=self._dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            raise Replaced from None
+        if (name.st_dev, name.st_ino) != (ours.st_dev, ours.st_ino):
+            raise Replaced
+        if ours.st_nlink != 1:
+            raise MailboxError("it has a second name (hard link)")
+
+    def open_to_append(self) -> int:
+        """Another fd of the mailbox, on which every write goes to the end. Raises Replaced, OSError."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        fd = os.open(self._leaf, flags, dir_fd=self._dir_fd)
+        if not os.path.sameopenfile(fd, self.fd):
+            os.close(fd)
+            raise Replaced
+        return fd
 
     def look(self, infected: Mapping[bytes, str]) -> Look:
         """One pass: which messages are infected (SHA-256 -> signature), and the hash of all the rest."""
         size = os.fstat(self.fd).st_size
         bounds, hits, rest = array("Q"), list[Hit](), hashlib.sha256()
         for message in messages_of(self.fd, size, texts=False):
-            self._still_here()
+            self.keep_locks()
             if message is None:
                 continue
             if not bounds:
@@ -215,7 +230,7 @@ class Mailbox:
         """`rest` again, as the bytes are now."""
         rest, start = hashlib.sha256(), 0
         for end in look.bounds:
-            self._still_here()
+            self.keep_locks()
             if start not in look.without or start == end:
                 rest.update(sha256_of_range(self.fd, start, end))
             start = end
@@ -232,7 +247,7 @@ class Mailbox:
             if start in look.without and length:
                 fd, at, taken = originals, taken, taken + length
             for block in blocks_of_range(fd, at, at + length):
-                self._still_here()
+                self.keep_locks()
                 digest.update(block)
             start = end
         return digest.digest() == look.whole
@@ -251,85 +266,35 @@ class Mailbox:
             when=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(kept_at)),
         )
 
-    def overwrite(self, contents: Iterable[tuple[int, Iterable[bytes]]]) -> None:
-        """In place, on disk when this returns; times as they were. `contents`: (offset, pieces) within the file."""
-        before = os.fstat(self.fd)
-        for offset, pieces in contents:
-            self._still_here()
-            for piece in pieces:
-                write_at(self.fd, piece, offset)
-                offset += len(piece)
-        os.fsync(self.fd)
-        self._keep_times(before)
+    def overwrite(self, contents: Iterable[tuple[int, Iterable[bytes]]], *, again: Identity | None = None) -> None:
+        """In place, on disk when this returns; times as they were. `contents`: (offset, pieces) within the file.
 
-    def _keep_times(self, before: os.stat_result) -> None:
+        What was written before an error is on disk too. MailboxError, when the file has become too short.
+        `again`: a crash may have kept an earlier try from setting the times back to this identity's.
+        """
+        before = os.fstat(self.fd)
+        mtime_ns = before.st_mtime_ns
+        if again and is_same_inode(before, again) and before.st_size == again.size:
+            mtime_ns = again.mtime_ns
+        try:
+            for offset, pieces in contents:
+                for piece in pieces:
+                    self.keep_locks()
+                    if os.fstat(self.fd).st_size < offset + len(piece):  # to write there would make it longer
+                        raise MailboxError("others who take no lock made it shorter")
+                    write_at(self.fd, piece, offset)
+                    offset += len(piece)
+        finally:
+            os.fsync(self.fd)
+            self._keep_times(before, mtime_ns)
+
+    def _keep_times(self, before: os.stat_result, mtime_ns: int) -> None:
         if os.fstat(self.fd).st_size != before.st_size:
             return
         with contextlib.suppress(PermissionError):  # not the owner
-            os.utime(self.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.utime(self.fd, ns=(before.st_atime_ns, mtime_ns))
             if os.fstat(self.fd).st_size != before.st_size:  # mail came between the two looks
                 os.utime(self.fd)
-
-    def append(self, content_fd: int, length: int, *, again: bool) -> None:
-        """As a deliverer would, after a blank line; once: `again` looks for what an earlier try has written."""
-        size = os.fstat(self.fd).st_size
-        done = self.written_before(content_fd, length) if again else 0
-        if done == length:
-            return
-        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        out = os.open(self._leaf, flags, dir_fd=self._dir_fd)
-        try:
-            if not os.path.sameopenfile(out, self.fd):
-                raise Replaced
-            self._append_to(out, content_fd, done, length, b"" if done else self._separator(size))
-        finally:
-            os.close(out)
-
-    def _separator(self, size: int) -> bytes:
-        """What has to stand between the last byte and a `From ` line."""
-        tail = os.pread(self.fd, 4, max(0, size - 4))
-        line_end = b"\r\n" if b"\r\n" in tail else b"\n"
-        if not size or tail.endswith((b"\n\n", b"\n\r\n")):
-            return b""
-        return line_end if tail.endswith(b"\n") else line_end * 2
-
-    def _append_to(self, out: int, content_fd: int, done: int, length: int, lead: bytes) -> None:
-        """With O_APPEND, so that somebody who appends without a lock is not overwritten."""
-        size, written = os.fstat(self.fd).st_size, 0
-        try:
-            while lead or done < length:
-                data = lead + os.pread(content_fd, min(PIECE_BYTES, length - done), done)
-                done += len(data) - len(lead)
-                lead = b""
-                view = memoryview(data)
-                while view:
-                    count = os.write(out, view)
-                    written, view = written + count, view[count:]
-            os.fsync(out)
-        except OSError:
-            if os.fstat(self.fd).st_size == size + written:  # nobody appended after us
-                os.ftruncate(self.fd, size)
-            raise
-
-    def written_before(self, content_fd: int, length: int) -> int:
-        """Bytes of the content that an earlier try appended: all, a torn beginning at the end of the file, or 0."""
-        size = os.fstat(self.fd).st_size
-        whole = sha256_of_range(content_fd, 0, length)
-        for message in messages_of(self.fd, size, texts=False):
-            self._still_here()
-            if message is None:
-                continue
-            here = message.end - message.start
-            # A line end after it may have been added by whoever delivered next.
-            if (
-                length <= here <= length + 2
-                and sha256_of_range(self.fd, message.start, message.start + length) == whole
-            ):
-                return length
-            torn = message.end == size and here < length
-            if torn and sha256_of_range(self.fd, message.start, size) == sha256_of_range(content_fd, 0, here):
-                return here
-        return 0
 
 
 class Kept(Frozen, frozen=True, kw_only=True):

@@ -13,6 +13,9 @@ Crash: the kernel's locks go with the process, the dotlock stays. It holds the r
 this step, so the step begun again knows it as its own and takes it over. **Others' dotlocks are never removed, however
 old**: a wrong guess there costs mail, and waiting costs no more than an `error` that names the lock.
 A lock held for long is touched, since mail software takes an old one for left behind (Dovecot after 2 minutes).
+A dotlock of another step of this program, which was given up, is removed by the next one on this mailbox when nobody
+has touched it for LEFT_BEHIND_S: an account has one job at a time, so on this machine nobody can be holding it, and on
+another one that shares the home (NFS) its holder would have touched it. By the file system's clock, not ours.
 """
 
 import contextlib
@@ -20,11 +23,13 @@ import errno
 import fcntl
 import os
 import random
+import re
 import struct
 import time
 from collections.abc import Callable
 from typing import Final
 
+from clamscannerd.model import CAPTURE_PREFIX
 from clamscannerd.worker.channel import Clock
 
 WAIT_S: Final = 60.0
@@ -33,9 +38,13 @@ WAIT_S: Final = 60.0
 _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.5
 _TOUCH_S: Final = 20.0
+LEFT_BEHIND_S: Final = 120
+"""Six times _TOUCH_S; what Dovecot waits with others' (mbox_dotlock_change_timeout)."""
 _NAME_MAX: Final = 255
 _NFS_SUPER_MAGIC: Final = 0x6969
 _FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
+_OF_A_STEP: Final = re.compile(re.escape(CAPTURE_PREFIX) + rb"[0-9a-f]{32}")
+_READ_BYTES: Final = 100  # more than a step's name has
 _LOCK_FLAGS: Final = os.O_WRONLY | os.O_CLOEXEC
 
 
@@ -96,36 +105,47 @@ class Locks:
             lock = os.open(temporary, _LOCK_FLAGS | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=self._dir_fd)
             try:
                 os.write(lock, self._token)
-                status = os.fstat(lock)
+                made = os.fstat(lock)
             finally:
                 os.close(lock)
-            os.link(temporary, self._name, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd, follow_symlinks=False)
+            return self._link(temporary, made)
         except FileExistsError:
-            return self._take_over()
-        else:
-            self._dotlock = (status.st_dev, status.st_ino)
+            return False
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=self._dir_fd)
-        return True
 
-    def _take_over(self) -> bool:
-        """Whether the dotlock that stands there is this step's own, from before a crash."""
+    def _link(self, temporary: bytes, made: os.stat_result) -> bool:
+        """Give the lock its name, if no other has it that counts."""
+        for _ in range(2):
+            try:
+                os.link(temporary, self._name, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd, follow_symlinks=False)
+            except FileExistsError:
+                held, status = self._standing()
+                if held == self._token:  # this step's own, from before a crash
+                    self._dotlock = (status.st_dev, status.st_ino)
+                    return True
+                idle_ns = made.st_mtime_ns - status.st_mtime_ns
+                if not _OF_A_STEP.fullmatch(held) or idle_ns < LEFT_BEHIND_S * 10**9:
+                    return False
+                self._dotlock = (status.st_dev, status.st_ino)
+                self._remove_dotlock()
+            else:
+                self._dotlock = (made.st_dev, made.st_ino)
+                return True
+        return False
+
+    def _standing(self) -> tuple[bytes, os.stat_result]:
+        """The beginning of what the dotlock holds that stands there. FileExistsError: nothing that we ever made."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             lock = os.open(self._name, flags, dir_fd=self._dir_fd)
-        except OSError:
-            return False  # gone this moment, or nothing that we made
-        try:
-            if os.read(lock, len(self._token) + 1) != self._token:
-                return False
-            status = os.fstat(lock)
-        except OSError:
-            return False
-        finally:
-            os.close(lock)
-        self._dotlock = (status.st_dev, status.st_ino)
-        return True
+            try:
+                return os.read(lock, _READ_BYTES), os.fstat(lock)
+            finally:
+                os.close(lock)
+        except OSError as error:  # gone this moment, a directory, not readable
+            raise FileExistsError(error.errno, error.strerror) from None
 
     def keep(self) -> None:
         """Called now and then while the locks are held."""

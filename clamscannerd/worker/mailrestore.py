@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from clamscannerd.errors import RemoteProtocolError
 from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel, pause_on
+from clamscannerd.worker.mailappend import append, written_before
 from clamscannerd.worker.mailbox import PIECE_BYTES, TRIES, Kept, Mailbox, MailboxError, Replaced, is_mixture
 from clamscannerd.worker.mailfile import sha256_of_range
 from clamscannerd.worker.maillocks import Locked
@@ -61,7 +62,7 @@ def is_begun(box: Mailbox, kept: Kept, content_fd: int) -> bool:
     stands = sha256_of_range(box.fd, kept.start, kept.end)
     if stands == kept.after:
         return False
-    return stands == kept.before or _is_torn(box, kept, content_fd) or box.written_before(content_fd, length) > 0
+    return stands == kept.before or _is_torn(box, kept, content_fd) or written_before(box, content_fd, length) > 0
 
 
 def put_back(box: Mailbox, kept: Kept, content_fd: int, *, again: bool) -> str:
@@ -76,9 +77,12 @@ def put_back(box: Mailbox, kept: Kept, content_fd: int, *, again: bool) -> str:
     for _ in range(TRIES):
         try:
             with box.locked():
-                return _put_back(box, kept, content_fd, again=again)
+                how = _put_back(box, kept, content_fd, again=again)
+                box.need_name()  # else the message stands in a file that nobody will find
+                return how
         except Replaced:
             box.reopen()
+            again = True  # what was written may have been taken over into the new file, or not
     raise MailboxError("it is replaced again and again")
 
 
@@ -86,7 +90,7 @@ def _put_back(box: Mailbox, kept: Kept, content_fd: int, *, again: bool) -> str:
     stands = sha256_of_range(box.fd, kept.start, kept.end)
     if stands == kept.before:
         return "the message stands in its place"
-    if stands == kept.after or (again and _is_torn(box, kept, content_fd)):
+    if stands == kept.after or _is_torn(box, kept, content_fd):
         rest = box.look_at([(kept.start, kept.end)])
         box.overwrite([(kept.start, _pieces(content_fd, kept.end - kept.start))])
         if sha256_of_range(box.fd, kept.start, kept.end) != kept.before:
@@ -94,11 +98,12 @@ def _put_back(box: Mailbox, kept: Kept, content_fd: int, *, again: bool) -> str:
         if box.rest_of(rest) != rest.rest:
             return "the message was put back in its place; other bytes of the mailbox changed meanwhile"
         return "the message was put back in its place"
-    box.append(content_fd, kept.end - kept.start, again=again)
+    append(box, content_fd, kept.end - kept.start, again=again)
     return "the message was appended: no notice stands in its place any more"
 
 
 def _is_torn(box: Mailbox, kept: Kept, content_fd: int) -> bool:
+    """Half message, half notice: a crash cut this step short, or trouble with the disk the cleanse."""
     after = box.notice_for(kept.hit, kept.item, kept.kept_at, (content_fd, 0))
     return is_mixture(box.fd, kept.start, content_fd, after)
 

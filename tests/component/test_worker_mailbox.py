@@ -440,26 +440,3 @@ class TestLocks:
         end = keeper.cleanse(path, home, known(home, mail_clamd, path), again=True)
         assert end.outcome is Outcome.MAILBOX_CLEANSED
         assert os.listdir(home) == ["mbox"]
-
-    def test_a_mailbox_replaced_while_it_waits_is_looked_at_afresh(
-        self, home: Path, keeper: Keeper, mail_clamd: RealClamd
-    ) -> None:
-        path = put(home, ordinary().data)
-        messages = known(home, mail_clamd, path)
-        before = path.stat()
-        moved: list[str] = []
-
-        def rewrite(name: str) -> None:
-            # Under the locks of a reader that does not lock: the name is another file's from here on.
-            if name == "MessageContent" and not moved:
-                moved.append(name)
-                other = put(home, b"\n" + ordinary().data, "new")
-                other.rename(path)
-
-        keeper.before = rewrite
-        end = keeper.cleanse(path, home, messages)
-        assert end.outcome in (Outcome.MAILBOX_CLEANSED, Outcome.ERROR)
-        assert path.stat().st_ino != before.st_ino
-        assert outside(path.read_bytes()[1:], infected_spans(ordinary())) == outside(
-            ordinary().data, infected_spans(ordinary())
-        )

@@ -118,6 +118,23 @@ class TestAgain:
         assert cleansed.again()[0] is Outcome.MAILBOX_CLEANSED
         assert cleansed.path.read_bytes() == cleansed.after
 
+    @pytest.mark.parametrize("new", [b"", render([letter(50)]).data])
+    def test_the_times_are_what_they_were_before_the_crash(self, cleansed: Cleansed, new: bytes) -> None:
+        """Killed after it wrote and before it set them back: no reader may take that for new mail, nor new mail for
+        old."""
+        _, end = infected_spans(cleansed.box)[1]
+        torn = cleansed.after[: end - 300] + cleansed.box.data[end - 300 : end] + cleansed.after[end:] + new
+        assert torn != cleansed.after + new
+        with cleansed.path.open("r+b") as stream:
+            stream.write(torn)
+        crashed = (1_600_000_050 * 10**9, 1_700_000_000 * 10**9)
+        os.utime(cleansed.path, ns=crashed)
+        assert cleansed.again()[0] is Outcome.MAILBOX_CLEANSED
+        after = cleansed.path.stat()
+        assert cleansed.path.read_bytes() == cleansed.after + new
+        assert after.st_atime_ns == crashed[0]
+        assert after.st_mtime_ns == (crashed[1] if new else cleansed.who.mtime_ns)
+
     def test_a_range_that_is_neither_is_an_error_and_not_written(self, cleansed: Cleansed) -> None:
         data = bytearray(cleansed.box.data)
         start, _ = infected_spans(cleansed.box)[0]

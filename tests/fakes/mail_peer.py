@@ -2,11 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from clamscannerd.model import CAPTURE_PREFIX, Identity, MailMessage, int64
 from clamscannerd.worker.mailwire import (
+    RANGES_IN_BATCH,
     Cleanse,
     Cleansed,
     FoundMessages,
@@ -36,9 +38,16 @@ from clamscannerd.worker.messages import (
 from tests.fakes.realclamd import RealClamd
 from tests.fakes.worker_peer import WorkerPeer, clamd_session
 
+T = TypeVar("T")
 TOKEN = CAPTURE_PREFIX + b"0123456789abcdef" * 2
 KEPT_AT = 1_700_000_000.0
 MAX_FILE_SIZE = 100 << 20
+
+
+def _batches(values: tuple[T, ...]) -> Iterator[tuple[tuple[T, ...], bool]]:
+    """As the daemon sends them, each with whether it is the last."""
+    for start in range(0, max(1, len(values)), RANGES_IN_BATCH):
+        yield values[start : start + RANGES_IN_BATCH], start + RANGES_IN_BATCH >= len(values)
 
 
 def identity(path: Path) -> Identity:
@@ -124,8 +133,10 @@ class Keeper:
         messages = tuple(
             KnownMessage(sha256=one.sha256, signature=one.signature, start=one.start, end=one.end) for one in known
         )
-        self.worker.send(KnownMessages(seq=1, messages=messages, complete=complete, last=True))
-        self.worker.send(JournalRanges(seq=1, ranges=tuple(self.journal), last=True))
+        for batch, last in _batches(messages):
+            self.worker.send(KnownMessages(seq=1, messages=batch, complete=complete, last=last))
+        for ranges, last in _batches(tuple(self.journal)):
+            self.worker.send(JournalRanges(seq=1, ranges=ranges, last=last))
         return self.serve()
 
     def serve(self) -> Cleansed:
