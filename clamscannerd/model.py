@@ -203,7 +203,8 @@ class Scan(Frozen, frozen=True, kw_only=True):
 
 
 class Finding(Frozen, frozen=True, kw_only=True):
-    """One infected file that a scan found."""
+    """One infected file that a scan found. `mailbox`: messages in the mailbox that it is, infected or not, 0 when their
+    number is unknown; None: it is no mailbox."""
 
     id: int
     scan_id: int
@@ -212,6 +213,7 @@ class Finding(Frozen, frozen=True, kw_only=True):
     signature: str
     state: FindingState
     found_at: float
+    mailbox: int | None = None
 
 
 class MailMessage(Frozen, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -291,6 +293,8 @@ class Item(Frozen, frozen=True, kw_only=True):
     signature: str
     kept_at: float
     expires_at: float
+    engine: str = ""  # version of the engine whose scan found it, and of its signatures; "" and 0: not known
+    database: int = 0
     part: int = 0  # 0: a whole file; else a message of the mailbox at `path`, the step's n-th
     start: int = 0  # of a message: the bytes of the mailbox that it took
     end: int = 0

@@ -4,6 +4,7 @@
                                               -> waiting.py: --wait, until a scan or a task has ended
                                                     -> progress.py: the same on a terminal (rich)
     vault.py     commands about what was taken away: quarantine, undo
+    mailboxes.py what disinfect does about mailboxes, and says; asking.py: questions, where somebody can answer
     commands.py  what every command shares: options, one line of trouble
     text.py      answers as plain lines; nothing a file name holds reaches the terminal raw
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import click
 
-from clamscannerd.ctl import text, vault
+from clamscannerd.ctl import asking, mailboxes, text, vault
 from clamscannerd.ctl.calls import FOUND, INTERRUPTED, PROGRAM, TROUBLE, Caller, Json, Refusal, is_envelope, out, say
 from clamscannerd.ctl.commands import cli, command, print_answer, reader_left, wire_names
 
@@ -87,20 +87,40 @@ def infected(caller: Caller) -> int:
 @click.argument("action", type=click.Choice(ACTIONS))
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--all", "everything", is_flag=True, help="Every file on the list of infected files.")
+@click.option("--whole", is_flag=True, help="With --all: mailboxes too, with all their messages.")
+@click.option("--yes", is_flag=True, help="Do not ask before a mailbox is taken away with all its messages.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print what was done.")
-def disinfect(caller: Caller, action: str, files: Sequence[str], everything: bool, wait: bool) -> int:  # noqa: FBT001
+def disinfect(
+    caller: Caller,
+    action: str,
+    files: Sequence[str],
+    everything: bool,  # noqa: FBT001
+    whole: bool,  # noqa: FBT001
+    yes: bool,  # noqa: FBT001
+    wait: bool,  # noqa: FBT001
+) -> int:
     """Act on infected files.
 
     Those named, or --all on the list of `infected`. What is deleted or quarantined is kept in the vault for a while.
     A name that `infected` shows with backslashes can be given to bash as $'...'.
+
+    With --all, mailboxes are cleansed where files are quarantined or deleted: their infected messages are taken out.
+    To take away a mailbox of more than one message, name it or add --whole: this asks first, a script adds --yes.
     """
     if bool(files) == everything:
         raise click.UsageError("name the files, or say --all")
-    if everything:
-        asked: dict[str, object] = {"actions": {}, "others": action}
-    else:
-        asked = {"actions": dict.fromkeys(wire_names(caller.options, files), action)}
-    answer = caller.six("disinfect_files", **asked)
+    named = None if everything else wire_names(caller.options, files)
+    chosen = mailboxes.Plan()
+    if action in mailboxes.TAKING:
+        chosen = mailboxes.plan(caller.six("list_infected_files")["result"]["data"], named, whole=whole)
+    if chosen.taken and not yes:
+        if not asking.on_terminal():
+            raise click.UsageError(mailboxes.refusal(action, chosen))
+        if not asking.sure(caller, mailboxes.question(action, chosen)):
+            return TROUBLE
+    if otherwise := mailboxes.said(action, chosen):
+        say(otherwise)
+    answer = caller.six("disinfect_files", **mailboxes.params(action, named, chosen))
     data: Json = answer["result"]["data"]
     if wait:
         return _wait_task(caller, None if everything else len(files))

@@ -152,14 +152,20 @@ def _motion(status: Json) -> list[str]:
     return lines + ([f"  now at:     {safe(current)}"] if current else [])
 
 
+def _engine_words(engine: Json) -> str:
+    """`ClamAV 1.4.6, signatures 27400 of 2026-01-31 12:00:00`."""
+    version = safe(str(engine["version"]))
+    words = version if version.startswith("ClamAV") else f"ClamAV {version}"
+    if engine.get("database"):
+        words += f", signatures {engine['database']}"
+        words += f" of {moment(float(engine['database_time']))}" if engine.get("database_time") else ""
+    return words
+
+
 def _engine(engine: Json) -> list[str]:
     if not engine.get("version"):
         return []
-    version = safe(str(engine["version"]))
-    line = f"  engine:     {'' if version.startswith('ClamAV') else 'ClamAV '}{version}"
-    if engine.get("database"):
-        line += f", signatures {engine['database']}"
-        line += f" of {moment(float(engine['database_time']))}" if engine.get("database_time") else ""
+    line = f"  engine:     {_engine_words(engine)}"
     return [line, *(f"  blind to:   {safe(str(what))}" for what in engine.get("blind") or ())]
 
 
@@ -209,10 +215,11 @@ def items_lines(items: Sequence[Json]) -> list[str]:
 
 def item_lines(item: Json) -> list[str]:
     """One item, a line for each thing known about it."""
-    task = item.get("task_id")
+    task, engine = item.get("task_id"), item.get("engine")
     return [
         f"item {item['id']}: {safe(item['file'])}",
         f"  taken:      {moment(float(item['kept_at']))}, {safe(item['state'])}: {safe(item['signature'])}",
+        *([f"  found by:   {_engine_words(engine)}"] if engine else []),
         f"  kept until: {moment(float(item['expires_at']))}",
         f"  content:    {size(int(item['size']))}, SHA-256 {safe(item['sha256'])}",
         f"  file:       mode {safe(item['mode'])}, uid {item['owner']}, gid {item['group']}",

@@ -5,12 +5,11 @@ Deleting for good is asked about on a terminal too. Exit codes: 0 everything as 
 was left in the vault.
 """
 
-import sys
 from collections.abc import Sequence
 
 import click
 
-from clamscannerd.ctl import text
+from clamscannerd.ctl import asking, text
 from clamscannerd.ctl.calls import INTERRUPTED, TROUBLE, Caller, Json, say
 from clamscannerd.ctl.commands import Command, command, options, print_answer, wire_names
 
@@ -83,7 +82,8 @@ def restore(caller: Caller, items: Sequence[int], to: str | None, force: bool, w
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(caller: Caller, items: Sequence[int], yes: bool) -> int:  # noqa: FBT001
     """Remove items for good."""
-    if not yes and _on_terminal() and not _sure(f"Remove {text.plural(len(items), 'item')} for good?"):
+    which = text.plural(len(items), "item")
+    if not yes and asking.on_terminal() and not asking.sure(caller, f"Remove {which} for good?"):
         return TROUBLE
     answer = _object(caller.call("Quarantine.delete", {"ids": [*items]}))
     print_answer(caller, answer, [f"{text.plural(int(answer['deleted']), 'item')} removed for good"])
@@ -123,9 +123,9 @@ def _follow(caller: Caller, answer: Json, where: Json, *, ask: bool, wait: bool,
     if task is None:
         return INTERRUPTED
     left = [record["item"] for record in task["details"] if record.get("state") == "no-action"]
-    if left and ask and not caller.options.json and _on_terminal():
+    if left and ask and not caller.options.json and asking.on_terminal():
         files = "1 file that is" if len(left) == 1 else f"{len(left)} files that are"
-        if _sure(f"Restore {files} still detected as infected?"):
+        if asking.sure(caller, f"Restore {files} still detected as infected?"):
             forced = _object(caller.call("Quarantine.restore", {"ids": left, "force": True, **where}))
             return _follow(caller, forced, where, ask=False, wait=True, total=len(left)) or _code(task, left_out=True)
     return _code(task, left_out=False)
@@ -153,11 +153,3 @@ def _code(task: Json, *, left_out: bool) -> int:
 
 def _object(answer: object) -> Json:
     return answer if isinstance(answer, dict) else {}
-
-
-def _on_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def _sure(question: str) -> bool:
-    return click.confirm(question, err=True)

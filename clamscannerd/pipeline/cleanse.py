@@ -88,10 +88,10 @@ class Cleansing:
 
     async def _tell_known(self) -> None:
         """What the scan found. Two infected messages may have one content, and then two signatures at most."""
-        total, messages = await self._store.messages_of(self._step.finding_id)
+        found = await self._store.messages_of(self._step.finding_id)
         known = [
             KnownMessage(sha256=one.sha256, signature=one.signature, start=one.start, end=one.end)
-            for one in messages
+            for one in found.messages
             if one.number
         ]
         for start in range(0, max(1, len(known)), RANGES_IN_BATCH):
@@ -99,7 +99,7 @@ class Cleansing:
                 KnownMessages(
                     seq=self._step.seq,
                     messages=tuple(known[start : start + RANGES_IN_BATCH]),
-                    complete=total == len(messages),
+                    complete=found.complete,
                     last=start + RANGES_IN_BATCH >= len(known),
                 )
             )

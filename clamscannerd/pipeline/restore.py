@@ -10,12 +10,14 @@ import logging
 import math
 import time
 
+from clamscannerd import events
 from clamscannerd.errors import LocalProtocolError, Refused, WorkerFailed
 from clamscannerd.model import Account, Item, RestoreOutcome, RestoreStep, StepState, Task
 from clamscannerd.pipeline.link import WorkerLink, open_worker
 from clamscannerd.pipeline.tasks import TaskJobs, bring_session, capture_name, in_time
 from clamscannerd.rpc.names import to_wire
 from clamscannerd.state.store import FileMeta
+from clamscannerd.state.store_values import Redetected
 from clamscannerd.state.vault_out import ItemLost
 from clamscannerd.worker.messages import NeedSession, NoSession
 from clamscannerd.worker.restorewire import MessagePlace, Restore, Restored, RestoreJob
@@ -86,7 +88,7 @@ class RestoreTurn:
             return
         with in_time(self._jobs.limits.step_timeout_s, f"end step {step.seq}"):
             reply = await self._reply(link, step)
-        await self._end(step, reply.outcome, reply.message, reply.signature)
+        await self._end(step, reply.outcome, reply.message, reply.signature, _redetected(reply))
 
     async def _item(self, step: RestoreStep) -> tuple[Item, FileMeta]:
         """An open step's item is kept: nothing else may remove it."""
@@ -115,14 +117,35 @@ class RestoreTurn:
             wait_s = _FORCED_WAIT_S if step.force else math.inf
             self._engine_lost = await bring_session(link, self._jobs.engines, wait_s)
 
-    async def _end(self, step: RestoreStep, outcome: RestoreOutcome, message: str, signature: str = "") -> None:
+    async def _end(
+        self,
+        step: RestoreStep,
+        outcome: RestoreOutcome,
+        message: str,
+        signature: str = "",
+        found: Redetected | None = None,
+    ) -> None:
         text = to_wire(self._account.home.rstrip(b"/") + b"/" + step.target)
         gone = await self._store.end_restore_step(
-            self.task.id, step.seq, outcome, message or None, time.time(), text, signature
+            self.task.id, step.seq, outcome, message or None, time.time(), text, signature, found
         )
-        log.info("task %s: item %d to %r: %s", self.task.public_id, step.item_id, step.target, outcome.value)
+        extra = events.about(self._account.uid, task=self.task.public_id)
+        log.info("task %s: item %d to %r: %s", self.task.public_id, step.item_id, text, outcome.value, extra=extra)
         if gone is not None:
             await self._jobs.vault.discard([gone])
+
+
+def _redetected(reply: Restored) -> Redetected | None:
+    """What stands in the home again and is infected."""
+    if reply.standing is None or not reply.signature:
+        return None
+    standing = reply.standing
+    return Redetected(
+        identity=standing.identity,
+        signature=reply.signature,
+        mailbox=standing.mailbox,
+        in_place=standing.in_place,
+    )
 
 
 def _command(step: RestoreStep, item: Item, meta: FileMeta, *, again: bool) -> Restore:

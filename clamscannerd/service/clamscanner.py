@@ -136,7 +136,11 @@ async def _list_infected_files(context: Context, account: Account) -> Answer:
         warnings.append(f"{earlier} infected files of earlier scans still stand; this scan did not look at them")
     mail = await context.store.standing_messages(scan.id)
     data = [
-        {"file": shown(account.home, f.path), "virus_type": f.signature or "unknown", **mail_shown(mail.get(f.id, []))}
+        {
+            "file": shown(account.home, f.path),
+            "virus_type": f.signature or "unknown",
+            **mail_shown(f.mailbox, mail.get(f.id, [])),
+        }
         for f in findings
     ]
     return done("list_infected_files", data, warnings)

@@ -35,8 +35,15 @@ STATES = {
 _STATE_OF = {action: state for state, action in STATES.items()}
 
 
+class ItemEngine(msgspec.Struct, frozen=True, kw_only=True):
+    """As `engine` of get_scan_status: whose scan found it, with which signatures."""
+
+    version: str
+    database: int
+
+
 class ItemShown(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a list. `task_id` is null once the task was pruned."""
+    """One line of a list. `task_id` is null once the task was pruned, `engine` when it is not known."""
 
     id: int
     file: str
@@ -44,6 +51,7 @@ class ItemShown(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     sha256: str
     signature: str
+    engine: ItemEngine | None
     kept_at: float
     expires_at: float
     task_id: str | None
@@ -120,6 +128,7 @@ def _common(account: Account, entry: ItemEntry) -> dict[str, Any]:
         "size": item.size,
         "sha256": item.sha256.hex(),
         "signature": item.signature,
+        "engine": ItemEngine(version=item.engine, database=item.database) if item.engine else None,
         "kept_at": item.kept_at,
         "expires_at": item.expires_at,
         "task_id": entry.task_public_id or None,

@@ -18,14 +18,16 @@ def shown(home: bytes, path: bytes) -> str:
     return to_wire(home + b"/" + path) if path else ""
 
 
-def mail_shown(messages: Sequence[MailMessage]) -> dict[str, object]:
-    """What list_infected_files says beyond the file: `messages` of a mailbox, or of a file that is one message its own
-    message_id and subject. Nothing for what is no mail."""
-    if not messages:
-        return {}
-    if messages[0].number == 0:
+def mail_shown(mailbox: int | None, messages: Sequence[MailMessage]) -> dict[str, object]:
+    """What list_infected_files says beyond the file: of a mailbox its infected `messages` (none, if it is detected as a
+    whole only) and `message_count`, how many it has in all (null: not known); of a file that is one message
+    its own message_id and subject. Nothing for what is no mail. `mailbox`: as in Finding."""
+    if mailbox is None:
+        if not messages or messages[0].number:
+            return {}
         return {"message_id": messages[0].message_id, "subject": messages[0].subject}
     return {
+        "message_count": mailbox or None,
         "messages": [
             {
                 "number": one.number,
@@ -38,7 +40,7 @@ def mail_shown(messages: Sequence[MailMessage]) -> dict[str, object]:
                 "virus_type": one.signature,
             }
             for one in messages
-        ]
+        ],
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from clamscannerd.model import Account, Action, Item, RestoreOutcome, RestoreStep, Task
 from clamscannerd.state import store_items, store_restores
 from clamscannerd.state.store_open import Database
-from clamscannerd.state.store_values import ItemEntry, ItemFile, StoreLimits, TaskProgress
+from clamscannerd.state.store_values import ItemEntry, ItemFile, Redetected, StoreLimits, TaskProgress
 
 
 class RestoreStore:
@@ -16,7 +16,7 @@ class RestoreStore:
 
     def __init__(self, database: Database, limits: StoreLimits) -> None:
         self._db = database
-        self._limits = limits
+        self.limits = limits  # replaced by a reload
 
     # --- restores and undos: tasks whose steps name items
 
@@ -28,13 +28,13 @@ class RestoreStore:
         NotFound: an item that the account does not have. Refused: a job of this account is under way.
         """
         return await self._db.write(
-            store_restores.add, self._limits, account, item_ids, to, force=force, asked_by=asked_by, now=now
+            store_restores.add, self.limits, account, item_ids, to, force=force, asked_by=asked_by, now=now
         )
 
     async def add_undo(self, account: Account, public_id: str, *, force: bool, asked_by: int, now: float) -> Task:
         """A queued task. NotFound; Refused: nothing to put back, or a job of this account is under way."""
         return await self._db.write(
-            store_restores.add_undo, self._limits, account, public_id, force=force, asked_by=asked_by, now=now
+            store_restores.add_undo, self.limits, account, public_id, force=force, asked_by=asked_by, now=now
         )
 
     async def next_restore_step(self, task_id: int) -> RestoreStep | None:
@@ -53,12 +53,26 @@ class RestoreStore:
         now: float,
         file_text: str,
         signature: str,
+        found: Redetected | None,
     ) -> ItemFile | None:
-        """Step, item and record in one. Restored: the item, off the list now; Vault.discard is next.
+        """Step, item, record and list of infected files in one. Restored: the item, off the list now; Vault.discard is
+        next.
 
-        `signature`: what the present signatures detect in it, "" if nothing.
+        `signature`: what the present signatures detect in it, "" if nothing. `found`: it stands in the home and is
+        infected.
         """
-        return await self._db.write(store_restores.end_step, task_id, seq, outcome, message, now, file_text, signature)
+        return await self._db.write(
+            store_restores.end_step,
+            self._limits,
+            task_id,
+            seq,
+            outcome,
+            message,
+            now,
+            file_text,
+            signature,
+            found,
+        )
 
     async def end_restore_task(self, task_id: int, now: float) -> bytes:
         """The done record. Every step must have ended."""

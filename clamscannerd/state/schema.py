@@ -1,7 +1,8 @@
 """The database's schema, every column explained, and the way from older versions. [daemon] Pure text and numbers.
 
-The text below is the manual of state.db: nobody should need the code to read a state directory. Kept in a module
-and not in a .sql file, so that the package is whole without package data.
+The text below is the manual of state.db: nobody should need the code to read a state directory. First the tables as
+version 1 had them, then what each later version added. Kept in a module and not in a .sql file, so that the package is
+whole without package data.
 
 Conventions: names of files are BLOB, as bytes, relative to the account's home. Times are REAL, Unix epoch seconds.
 Sizes are bytes. dev, ino and mtime_ns are as model.int64 gives them: signed 64-bit numbers with the kernel's bits.
@@ -11,7 +12,7 @@ Ids are AUTOINCREMENT where somebody else may remember them: never used twice, a
 APPLICATION_ID = 0x43534344
 """`CSCD`, in SQLite's header: a file without it is not ours and is not touched."""
 
-VERSION = 1
+VERSION = 2
 """PRAGMA user_version of what this program writes. Higher in the file: a newer program wrote it, we refuse."""
 
 SCHEMA = """
@@ -232,5 +233,29 @@ CREATE INDEX item_in_passing ON item (state) WHERE state <> 'kept';
 CREATE INDEX item_deleted ON item (account, kept_at) WHERE state = 'kept' AND action = 'delete';
 """
 
-MIGRATIONS: tuple[str, ...] = (SCHEMA,)
+ENGINES_AND_MAILBOXES = """
+-- Which engine said so: of the scan that the item was found by. '' and 0: not known (kept before this was recorded, or
+-- the scan was pruned by then).
+ALTER TABLE item ADD COLUMN engine TEXT NOT NULL DEFAULT '';                            -- version
+ALTER TABLE item ADD COLUMN database INTEGER NOT NULL DEFAULT 0 CHECK (database >= 0);  -- version of its signatures
+UPDATE item SET engine = coalesce(json_extract(scan.engine, '$.version'), ''),
+                database = coalesce(json_extract(scan.engine, '$.database'), 0)
+    FROM task JOIN scan ON scan.id = task.scan WHERE task.id = item.task;
+
+-- Messages in the mailbox (mbox) that the file is, infected or not; 0: a mailbox that was not read to its end, so that
+-- its number is unknown, and infected ones may be missing below; NULL: no mailbox.
+ALTER TABLE finding ADD COLUMN mailbox INTEGER CHECK (mailbox >= 0);
+UPDATE finding SET mailbox = 0
+    WHERE EXISTS (SELECT 1 FROM finding_message m WHERE m.finding = finding.id AND m.number > 0);
+
+-- 1: not found by the scan, but put back by force after it: on the list to act on, not among what the scan found.
+ALTER TABLE finding ADD COLUMN restored INTEGER NOT NULL DEFAULT 0 CHECK (restored IN (0, 1));
+DROP INDEX finding_owner;
+CREATE INDEX finding_owner ON finding (account, scan, restored);
+
+-- 0: a notice stands in its place, while others of the mailbox were put back by force. finding.messages counts without.
+ALTER TABLE finding_message ADD COLUMN listed INTEGER NOT NULL DEFAULT 1 CHECK (listed IN (0, 1));
+"""
+
+MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES)
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""

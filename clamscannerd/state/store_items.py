@@ -10,8 +10,10 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Literal
 
+import msgspec
+
 from clamscannerd.errors import LocalProtocolError, Refused
-from clamscannerd.model import Account, Action, Item, Step
+from clamscannerd.model import Account, Action, EngineInfo, Item, Step
 from clamscannerd.state.store_rows import SIGNATURE_MAX_CHARS, clipped, find_account, item_of, make_account, only
 from clamscannerd.state.store_values import (
     Caps,
@@ -23,6 +25,8 @@ from clamscannerd.state.store_values import (
     SmallItem,
     Usage,
 )
+
+_ENGINE_MAX_CHARS = 100  # "ClamAV 1.4.6", with a distribution's own words
 
 _ITEM = "SELECT i.*, a.uid, a.name FROM item i JOIN account a ON a.id = i.account"
 
@@ -46,6 +50,7 @@ def reserve_small(
 ) -> tuple[list[SmallItem], list[ItemFile]]:
     """Room for as many of `steps` as fit, each for a content of its identity's size; and what gave way for them."""
     owner = make_account(c, account.uid, account.name)
+    engine = _engine_of(c, steps[0].task_id) if steps else ("", 0)
     small: list[SmallItem] = []
     evicted: list[ItemFile] = []
     used = _usage(c, owner)  # once: summing up a full vault for each item was two thirds of a task's cost
@@ -59,8 +64,8 @@ def reserve_small(
         file = new_file_name()
         item_id = c.execute(
             "INSERT INTO item (account, task, seq, path, action, size, signature, owner, grp, mode, mtime_ns, xattrs,"
-            " file, place, state, reserved_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, x'', ?, 'blob', 'receiving', ?)",
+            " engine, database, file, place, state, reserved_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, x'', ?, ?, ?, 'blob', 'receiving', ?)",
             (
                 owner,
                 step.task_id,
@@ -69,6 +74,7 @@ def reserve_small(
                 step.action,
                 size,
                 clipped(step.signature, SIGNATURE_MAX_CHARS),
+                *engine,
                 file,
                 now,
             ),
@@ -110,8 +116,8 @@ def reserve(
     evicted = _make_room(c, owner, step.path, size, caps, _usage(c, owner))
     item_id = c.execute(
         "INSERT INTO item (account, task, seq, path, action, size, signature, owner, grp, mode, mtime_ns, xattrs,"
-        " file, state, reserved_at, part, range_start, range_end)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'receiving', ?, ?, ?, ?)",
+        " engine, database, file, state, reserved_at, part, range_start, range_end)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'receiving', ?, ?, ?, ?)",
         (
             owner,
             step.task_id,
@@ -125,6 +131,7 @@ def reserve(
             meta.mode,
             meta.mtime_ns,
             meta.xattrs,
+            *_engine_of(c, step.task_id),
             file,
             now,
             meta.part,
@@ -133,6 +140,15 @@ def reserve(
         ),
     ).lastrowid
     return Reservation(item_id=item_id or 0, evicted=tuple(evicted))
+
+
+def _engine_of(c: sqlite3.Connection, task_id: int) -> tuple[str, int]:
+    """Version of the engine, and of its signatures, of the scan whose findings the task was chosen from."""
+    row = c.execute("SELECT s.engine FROM task t JOIN scan s ON s.id = t.scan WHERE t.id = ?", (task_id,)).fetchone()
+    if row is None:
+        return "", 0
+    engine = msgspec.json.decode(row["engine"], type=EngineInfo)
+    return clipped(engine.version, _ENGINE_MAX_CHARS), engine.database
 
 
 def _make_room(c: sqlite3.Connection, owner: int, path: bytes, size: int, caps: Caps, used: Usage) -> list[ItemFile]:

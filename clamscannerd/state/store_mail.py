@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from clamscannerd.errors import LocalProtocolError
 from clamscannerd.model import Item, MailMessage
 from clamscannerd.state.store_rows import clipped, item_of
+from clamscannerd.state.store_values import FoundMail
 
 MAX_PER_FINDING = 10_000
 """Infected messages kept of one mailbox: 1 MB of rows, a list that nobody reads to its end."""
@@ -20,8 +21,13 @@ MAX_PER_SCAN = 100_000
 _TEXT_CHARS = 200
 
 
-def add_messages(c: sqlite3.Connection, scan_id: int, path: bytes, messages: Sequence[MailMessage], total: int) -> int:
-    """Add to what is kept of a finding; how many were kept. A path that is no finding of the scan keeps none."""
+def add_messages(
+    c: sqlite3.Connection, scan_id: int, path: bytes, messages: Sequence[MailMessage], total: int, in_box: int
+) -> int:
+    """Add to what is kept of a finding; how many were kept. A path that is no finding of the scan keeps none.
+
+    `total`: infected ones, kept or not. `in_box`: all messages of the mailbox, 0 if that is not known.
+    """
     row = c.execute(
         "SELECT id FROM finding WHERE scan = ? AND path = ? AND state = 'standing'", (scan_id, path)
     ).fetchone()
@@ -30,9 +36,12 @@ def add_messages(c: sqlite3.Connection, scan_id: int, path: bytes, messages: Seq
     kept = c.execute("SELECT count(*) FROM finding_message WHERE finding = ?", (row["id"],)).fetchone()[0]
     in_scan = c.execute("SELECT sum(messages) FROM finding WHERE scan = ? AND id <> ?", (scan_id, row["id"])).fetchone()
     room = max(0, min(MAX_PER_FINDING - kept, MAX_PER_SCAN - (in_scan[0] or 0) - kept))
-    c.execute("UPDATE finding SET messages = ? WHERE id = ?", (max(total, kept + len(messages)), row["id"]))
+    c.execute(
+        "UPDATE finding SET messages = ?, mailbox = CASE WHEN mailbox IS NOT NULL THEN ? END WHERE id = ?",
+        (max(total, kept + len(messages)), in_box, row["id"]),
+    )
     c.executemany(
-        "INSERT INTO finding_message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO finding_message VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO NOTHING",
         [
             (
                 row["id"],
@@ -63,11 +72,13 @@ def _message_of(row: sqlite3.Row) -> MailMessage:
     )
 
 
-def messages_of(c: sqlite3.Connection, finding_id: int) -> tuple[int, list[MailMessage]]:
-    """How many infected messages a finding has, and those that are kept, in the order of the mailbox."""
-    row = c.execute("SELECT messages FROM finding WHERE id = ?", (finding_id,)).fetchone()
-    rows = c.execute("SELECT * FROM finding_message WHERE finding = ? ORDER BY number", (finding_id,))
-    return (0 if row is None else row["messages"]), [_message_of(one) for one in rows]
+def messages_of(c: sqlite3.Connection, finding_id: int) -> FoundMail:
+    """Not complete where more were found than are kept, or where the mailbox was not read to its end."""
+    row = c.execute("SELECT messages, mailbox FROM finding WHERE id = ?", (finding_id,)).fetchone()
+    rows = c.execute("SELECT * FROM finding_message WHERE finding = ? AND listed ORDER BY number", (finding_id,))
+    messages = tuple(_message_of(one) for one in rows)
+    complete = row is not None and bool(row["mailbox"]) and row["messages"] == len(messages)
+    return FoundMail(messages=messages, complete=complete)
 
 
 def standing_messages(c: sqlite3.Connection, scan_id: int) -> dict[int, list[MailMessage]]:
@@ -75,7 +86,7 @@ def standing_messages(c: sqlite3.Connection, scan_id: int) -> dict[int, list[Mai
     found: dict[int, list[MailMessage]] = {}
     for row in c.execute(
         "SELECT m.* FROM finding f JOIN finding_message m ON m.finding = f.id"
-        " WHERE f.scan = ? AND f.state = 'standing' AND f.messages > 0 ORDER BY m.finding, m.number",
+        " WHERE f.scan = ? AND f.state = 'standing' AND f.messages > 0 AND m.listed ORDER BY m.finding, m.number",
         (scan_id,),
     ):
         found.setdefault(row["finding"], []).append(_message_of(row))

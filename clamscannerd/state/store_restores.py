@@ -11,10 +11,13 @@ from collections.abc import Sequence
 
 from clamscannerd.errors import LocalProtocolError, NotFound, Refused
 from clamscannerd.model import Account, Item, RestoreOutcome, RestoreStep, StepState, Task, TaskKind, TaskState
-from clamscannerd.state import store_items, store_tasks
+from clamscannerd.state import store_items, store_relist, store_tasks
 from clamscannerd.state.store_rows import clipped, find_account, item_of, only, refuse_if_busy
-from clamscannerd.state.store_values import ItemFile, StoreLimits, TaskProgress
+from clamscannerd.state.store_values import ItemFile, Redetected, StoreLimits, TaskProgress
 from clamscannerd.state.tasks import advance, restore_summary
+
+_LISTED = "it is listed as infected again"
+_NOT_LISTED = "the list of infected files has no room for it: scan again"
 
 _ITEM = "SELECT i.*, a.uid, a.name FROM item i JOIN account a ON a.id = i.account"
 
@@ -178,6 +181,7 @@ def begin_step(c: sqlite3.Connection, task_id: int, seq: int, capture: bytes) ->
 
 def end_step(
     c: sqlite3.Connection,
+    limits: StoreLimits,
     task_id: int,
     seq: int,
     outcome: RestoreOutcome,
@@ -185,10 +189,16 @@ def end_step(
     now: float,
     file_text: str,
     signature: str,
+    found: Redetected | None,
 ) -> ItemFile | None:
-    """The proof: step, item and record change together. Restored: the item that left; its content may go now."""
+    """The proof: step, item, record and list of infected files change together. Restored: the item that left; its
+    content may go now."""
     step = _step(c, task_id, seq)
     advance(step.state, StepState.ENDED, f"step {seq} of task {task_id}")
+    if found is not None and outcome is RestoreOutcome.RESTORED:
+        item = item_of(only(c.execute(f"{_ITEM} WHERE i.id = ?", (step.item_id,)).fetchone(), f"item {step.item_id}"))
+        listed = store_relist.relist(c, limits, step, item, found, now)
+        message = "; ".join(filter(None, (message, _LISTED if listed else _NOT_LISTED)))
     said = None if message is None else clipped(message)
     c.execute(
         "UPDATE restore_step SET state = 'ended', outcome = ?, message = ?, ended_at = ? WHERE task = ? AND seq = ?",

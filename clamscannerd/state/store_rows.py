@@ -94,6 +94,7 @@ def finding_of(row: sqlite3.Row) -> Finding:
         signature=row["signature"],
         state=FindingState(row["state"]),
         found_at=row["found_at"],
+        mailbox=row["mailbox"],
     )
 
 
@@ -142,6 +143,8 @@ def item_of(row: sqlite3.Row) -> Item:
         signature=row["signature"],
         kept_at=row["kept_at"],
         expires_at=row["expires_at"],
+        engine=row["engine"],
+        database=row["database"],
         part=row["part"],
         start=row["range_start"],
         end=row["range_end"],

@@ -3,7 +3,7 @@
 How an old finding leaves the list: acted on; looked at again when its scan is resumed (clear_findings); found again
 by a later scan, whose row then stands instead; or covered by a later scan that was done and did not find it. The last
 needs proof: a path that the later scan could not scan still stands, and where that scan found or failed to scan more
-than the lists hold nothing is concluded at all.
+than the lists hold nothing is concluded at all. How one comes back by force: store_relist.
 """
 
 import sqlite3
@@ -179,32 +179,51 @@ def add_findings(
         old = c.execute("SELECT * FROM finding WHERE scan = ? AND path = ?", (scan_id, new.path)).fetchone()
         if old is None and kept >= limits.max_findings_per_scan:
             continue
-        if old is not None and old["state"] != FindingState.STANDING:
-            advance(FindingState(old["state"]), FindingState.STANDING, f"finding {old['id']}")
-        c.execute(
-            "UPDATE finding SET state = 'cleared' WHERE account = ? AND path = ? AND state = 'standing' AND scan <> ?",
-            (account, new.path, scan_id),
-        )
-        row = c.execute(
-            "INSERT INTO finding (scan, account, path, dev, ino, size, mtime_ns, sha256, signature, state, found_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'standing', ?) ON CONFLICT (scan, path) DO UPDATE SET"
-            " dev = excluded.dev, ino = excluded.ino, size = excluded.size, mtime_ns = excluded.mtime_ns,"
-            " sha256 = excluded.sha256, signature = excluded.signature, state = 'standing',"
-            " found_at = excluded.found_at, messages = 0 RETURNING *",
-            (
-                scan_id,
-                account,
-                new.path,
-                *identity_values(new.identity),
-                clipped(new.signature, SIGNATURE_MAX_CHARS),
-                now,
-            ),
-        ).fetchone()
+        finding = stand(c, account, scan_id, new, old, now)
         if old is not None:  # its messages are told anew
-            c.execute("DELETE FROM finding_message WHERE finding = ?", (row["id"],))
+            c.execute("DELETE FROM finding_message WHERE finding = ?", (finding.id,))
         kept += old is None
-        findings.append(finding_of(row))
+        findings.append(finding)
     return findings
+
+
+def stand(
+    c: sqlite3.Connection,
+    account: int,
+    scan_id: int,
+    new: NewFinding,
+    old: sqlite3.Row | None,
+    now: float,
+    *,
+    restored: bool = False,
+) -> Finding:
+    """The finding of this scan and path stands from now on, as `new`, and no other of the path; messages are not told
+    yet. `old`: its row as it was. `restored`: where there is no row, it is one that the scan did not find."""
+    if old is not None and old["state"] != FindingState.STANDING:
+        advance(FindingState(old["state"]), FindingState.STANDING, f"finding {old['id']}")
+    c.execute(
+        "UPDATE finding SET state = 'cleared' WHERE account = ? AND path = ? AND state = 'standing' AND scan <> ?",
+        (account, new.path, scan_id),
+    )
+    row = c.execute(
+        "INSERT INTO finding (scan, account, path, dev, ino, size, mtime_ns, sha256, signature, state, found_at,"
+        " mailbox, restored) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'standing', ?, ?, ?)"
+        " ON CONFLICT (scan, path) DO UPDATE SET"
+        " dev = excluded.dev, ino = excluded.ino, size = excluded.size, mtime_ns = excluded.mtime_ns,"
+        " sha256 = excluded.sha256, signature = excluded.signature, state = 'standing',"
+        " found_at = excluded.found_at, messages = 0, mailbox = excluded.mailbox RETURNING *",
+        (
+            scan_id,
+            account,
+            new.path,
+            *identity_values(new.identity),
+            clipped(new.signature, SIGNATURE_MAX_CHARS),
+            now,
+            0 if new.mailbox else None,
+            restored,
+        ),
+    ).fetchone()
+    return finding_of(row)
 
 
 def clear_findings(c: sqlite3.Connection, scan_id: int, paths: Sequence[bytes]) -> int:
@@ -255,9 +274,12 @@ def findings(c: sqlite3.Connection, scan_id: int) -> list[Finding]:
 
 
 def found(c: sqlite3.Connection, scan_id: int, limit: int) -> tuple[int, list[bytes]]:
-    """How many rows `findings` has, and the paths of the first. Each poll of a client asks: hence by the index whose
-    entries are small and, for one scan, in the order of ids."""
-    which = "FROM finding INDEXED BY finding_owner WHERE account = (SELECT account FROM scan WHERE id = ?) AND scan = ?"
+    """How many the scan itself found, as far as kept, and the paths of the first. Each poll of a client asks: hence by
+    the index whose entries are small and, for one scan, in the order of ids."""
+    which = (
+        "FROM finding INDEXED BY finding_owner WHERE account = (SELECT account FROM scan WHERE id = ?) AND scan = ?"
+        " AND restored = 0"
+    )
     number = c.execute(f"SELECT count(*) {which}", (scan_id, scan_id)).fetchone()[0]
     rows = c.execute(f"SELECT path {which} ORDER BY id LIMIT ?", (scan_id, scan_id, limit))
     return int(number), [row["path"] for row in rows]

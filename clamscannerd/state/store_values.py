@@ -3,7 +3,7 @@
 from typing import Literal
 
 from clamscannerd.errors import RemoteProtocolError
-from clamscannerd.model import Action, FindingState, Frozen, Identity, Item, Outcome, Step
+from clamscannerd.model import Action, FindingState, Frozen, Identity, Item, MailMessage, Outcome, Step
 
 XATTRS_MAX_BYTES = 65_536
 """The kernel's bound on one extended attribute's value; all of a file together may have no more here."""
@@ -19,11 +19,31 @@ class StoreLimits(Frozen, frozen=True, kw_only=True):
 
 
 class NewFinding(Frozen, frozen=True, kw_only=True):
-    """A file that the scan at hand found infected."""
+    """A file that the scan at hand found infected. `mailbox`: its messages may follow (add_messages)."""
 
     path: bytes
     identity: Identity
     signature: str
+    mailbox: bool = False
+
+
+class FoundMail(Frozen, frozen=True, kw_only=True):
+    """Infected messages of a finding, in the order of the mailbox. `complete`: these are all that it had."""
+
+    messages: tuple[MailMessage, ...]
+    complete: bool
+
+
+class Redetected(Frozen, frozen=True, kw_only=True):
+    """What a restore by force brought back although `signature` is detected in it, as it stands there.
+
+    `mailbox`: the file is one. `in_place`: of a message, that it stands where it was taken from.
+    """
+
+    identity: Identity
+    signature: str
+    mailbox: bool
+    in_place: bool
 
 
 class NewStep(Frozen, frozen=True, kw_only=True):

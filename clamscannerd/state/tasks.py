@@ -57,20 +57,21 @@ STEP_MOVES: Mapping[StepState, frozenset[StepState]] = {
     StepState.ENDED: frozenset(),
 }
 
-# cleared -> standing: a resumed scan found the path clean, then infected again before it ended.
+# cleared -> standing: a resumed scan found the path clean, then infected again before it ended. deleted, quarantined,
+# cleansed -> standing: put back by force, and detected still.
 #
 #   standing -> deleted | quarantined | cleansed | cleared
-#   deleted -> (end)
-#   quarantined -> (end)
-#   cleansed -> (end)
+#   deleted -> standing
+#   quarantined -> standing
+#   cleansed -> standing
 #   cleared -> standing
 FINDING_MOVES: Mapping[FindingState, frozenset[FindingState]] = {
     FindingState.STANDING: frozenset(
         {FindingState.DELETED, FindingState.QUARANTINED, FindingState.CLEANSED, FindingState.CLEARED}
     ),
-    FindingState.DELETED: frozenset(),
-    FindingState.QUARANTINED: frozenset(),
-    FindingState.CLEANSED: frozenset(),
+    FindingState.DELETED: frozenset({FindingState.STANDING}),
+    FindingState.QUARANTINED: frozenset({FindingState.STANDING}),
+    FindingState.CLEANSED: frozenset({FindingState.STANDING}),
     FindingState.CLEARED: frozenset({FindingState.STANDING}),
 }
 

@@ -10,7 +10,6 @@ alone is given up as an engine error. Innocent neighbours are not blamed.
 
 import contextlib
 import os
-import select
 import socket
 import struct
 import time
@@ -18,14 +17,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from clamscannerd.engine.clamproto import FILDES_MESSAGE, KEEPALIVE_S, PING, Reply, Session, classify
+from clamscannerd.engine.clamproto import FILDES_MESSAGE, KEEPALIVE_S, PING, Reply, Session
 from clamscannerd.errors import RemoteProtocolError
-from clamscannerd.model import Reason, Verdict
-from clamscannerd.worker.hashing import stamp
 
 _RECEIVE_BYTES = 16 * 1024
 _FD = struct.Struct("i")
-_LOOK_MS: Final = 200  # between two looks at the deadlines
 MAX_ERRORS: Final = 3  # replies of ERROR for one file before it is given up
 MAX_LONELY_LOSSES: Final = 2  # sessions that one file broke while it was alone
 
@@ -212,24 +208,3 @@ class Feed:
             if lost[0].losses >= MAX_LONELY_LOSSES:
                 self._give_up(lost.pop(), "error")
         self._alone.extend(lost)
-
-
-def scan_one(feed: Feed, fd: int, path: bytes, timeout_s: float) -> tuple[Verdict, Reason | None, str]:
-    """The engine's word on one open file, alone, for actions. The fd stays the caller's."""
-    status = os.fstat(fd)
-    flight = Flight(path, os.dup(fd), status, recheck=True)
-    feed.send(flight)
-    until = time.monotonic() + timeout_s
-    while feed.in_flight and time.monotonic() < until:
-        poll = select.poll()
-        poll.register(feed.fileno(), select.POLLIN)
-        poll.poll(_LOOK_MS)
-        feed.check_deadlines()
-        for done, reply in feed.receive():
-            done.close()
-            verdict, reason, signature = classify(reply)
-            if verdict is Verdict.CLEAN and stamp(os.fstat(fd)) != stamp(status):
-                return Verdict.NOT_SCANNED, Reason.CHANGED, ""
-            return verdict, reason, signature
-    feed.close()
-    return Verdict.NOT_SCANNED, Reason.ENGINE_ERROR, ""

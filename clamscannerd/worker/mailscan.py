@@ -55,6 +55,7 @@ class BoxScan:
         self.fd = fd
         self.infected: list[MailMessage] = []
         self.total = 0  # infected ones, listed or not
+        self.count = 0  # messages in it; 0 until it was read to its end
         self.unscanned = 0
         self.why_unscanned = ""
         self.reading = True
@@ -62,6 +63,7 @@ class BoxScan:
         self._known = known or (lambda _: False)
         self._messages = messages or messages_of(fd, os.fstat(fd).st_size)
         self._next: Message | None = None
+        self._met = 0
         self._outstanding = 0
         self._held = 0
 
@@ -85,10 +87,12 @@ class BoxScan:
                     self._next = next(self._messages)
                 except StopIteration:
                     self.reading = False
+                    self.count = self._met
                     return None
             message = self._next
             if message is None:
                 continue
+            self._met = message.number
             size = message.end - message.start
             if self._known(message):
                 self._next = None

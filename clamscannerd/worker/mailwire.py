@@ -1,6 +1,7 @@
 """The messages between [daemon] and [worker] that are about mailboxes, sans-IO. Part of the closed set of messages.py.
 
-Scan, up, after the Found of a path: FoundMessages (several where the list is long).
+Scan, up, after the Found of a path: FoundMessages (several where the list is long, one without any where no single
+message of a mailbox is infected).
 
 Cleansing. What is told down stands in the store; `part` counts a step's contents from 1; `again` as in Act:
     daemon  Cleanse KnownMessages+ JournalRanges+
@@ -30,11 +31,15 @@ MAX_SIGNATURE = 200
 
 
 class FoundMessages(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Of a file that was sent as found: its infected messages. `total`: how many there are, listed or not."""
+    """Of a file that was sent as found: its infected messages. `total`: how many of these there are, listed or not.
+
+    `in_box`: messages that the mailbox has, infected or not; 0: it was not read to its end, or the file is no mailbox.
+    """
 
     path: RelPath
     messages: tuple[MailMessage, ...]
     total: Count
+    in_box: Count = 0
 
     def __post_init__(self) -> None:
         if not is_beneath(self.path):

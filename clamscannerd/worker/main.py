@@ -17,7 +17,7 @@ from clamscannerd.worker import beneath, scan
 from clamscannerd.worker.actions import Actor
 from clamscannerd.worker.channel import Channel, DaemonGone
 from clamscannerd.worker.cleanse import cleanse
-from clamscannerd.worker.feed import Feed, scan_one
+from clamscannerd.worker.feed import Feed
 from clamscannerd.worker.group import Group
 from clamscannerd.worker.mailscan import Engine, Survey
 from clamscannerd.worker.mailwire import Cleanse
@@ -39,6 +39,7 @@ from clamscannerd.worker.messages import (
     Sync,
     Synced,
 )
+from clamscannerd.worker.rescan import rescan_file
 from clamscannerd.worker.restore import Restorer
 from clamscannerd.worker.restorewire import Restore, RestoreJob
 from clamscannerd.worker.userlog import UserLog
@@ -152,7 +153,7 @@ def _rescan(channel: Channel, job: ActJob | RestoreJob, fd: int, path: bytes) ->
     feed = Feed(_RESCAN_LIMIT_S, lambda flight, _: flight.close())
     feed.adopt(session)
     try:
-        verdict, reason, signature = scan_one(feed, fd, path, job.file_deadline_s)
+        verdict, reason, signature = rescan_file(feed, fd, path, job.file_deadline_s)
     finally:
         feed.close()
     if verdict is Verdict.CLEAN and not command.clean_allowed:

@@ -30,10 +30,11 @@ from clamscannerd.model import RestoreOutcome, Verdict
 from clamscannerd.worker import xattrs
 from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel
-from clamscannerd.worker.hashing import sha256_of
+from clamscannerd.worker.hashing import NO_SHA256, identity_of, sha256_of
 from clamscannerd.worker.mailbox import MailboxError
+from clamscannerd.worker.mailfile import is_mailbox, sha256_of_range
 from clamscannerd.worker.mailrestore import has_begun, restore_message
-from clamscannerd.worker.restorewire import Restore, Restored
+from clamscannerd.worker.restorewire import Restore, Restored, Standing
 
 Rescan = Callable[[int, bytes], tuple[Verdict, str]]
 """(fd, path) -> verdict of the engine now, and the signature or the reason as text."""
@@ -67,16 +68,40 @@ class Restorer:
 
     def restore(self, step: Restore, fd: int) -> None:
         """One step, from the intent to the proof. Closes `fd`, the content. OSErrors become an `error` of this step."""
+        standing = None
         try:
             message, signature = self._place(step, fd) if step.message is None else self._put_back(step, fd)
             outcome = RestoreOutcome.RESTORED
+            standing = self._standing(step) if signature else None
         except _End as end:
             outcome, message, signature = end.outcome, str(end), end.signature
         except OSError as error:
             outcome, message, signature = RestoreOutcome.ERROR, f"cannot restore it: {error.strerror}", ""
         finally:
             os.close(fd)
-        self._channel.send(Restored(seq=step.seq, outcome=outcome, message=message, signature=signature))
+        self._channel.send(
+            Restored(seq=step.seq, outcome=outcome, message=message, signature=signature, standing=standing)
+        )
+
+    def _standing(self, step: Restore) -> Standing | None:
+        """What is infected and has the name now. The restore is over: nothing here makes an error of it."""
+        try:
+            fd = self._kernel.open_file(self._home_fd, step.path)
+        except OSError:
+            return None  # taken away again
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            if (place := step.message) is None:
+                return Standing(identity=identity_of(status, step.sha256), mailbox=is_mailbox(fd), in_place=False)
+            # The mailbox as a whole was not hashed: an action asks the engine first.
+            in_place = sha256_of_range(fd, place.start, place.end) == step.sha256
+            return Standing(identity=identity_of(status, NO_SHA256), mailbox=True, in_place=in_place)
+        except OSError:
+            return None  # unreadable: the next scan says so
+        finally:
+            os.close(fd)
 
     def _place(self, step: Restore, fd: int) -> tuple[str, str]:
         """What is to be said of a file that stands at its place now, and what is detected in it."""

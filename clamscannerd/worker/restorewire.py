@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from clamscannerd.model import Count, Int64, RelPath, RestoreOutcome, Sha256, is_beneath
+from clamscannerd.model import Count, Identity, Int64, RelPath, RestoreOutcome, Sha256, is_beneath
 from clamscannerd.worker.wire import Message
 
 XATTRS_MAX_BYTES = 64 * 1024
@@ -67,13 +67,24 @@ class Restore(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_field
 RestoreCommand = RestoreJob | Restore
 
 
+class Standing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The file that stands at the target now. `mailbox`: it is one, by its content. `in_place`: of a message, that it
+    stands where it was taken from, and was not appended."""
+
+    identity: Identity
+    mailbox: bool
+    in_place: bool
+
+
 class Restored(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """How a step ended. Restored: it stands, whole and on disk. `signature`: what the engine detects in it now."""
+    """How a step ended. Restored: it stands, whole and on disk. `signature`: what the engine detects in it now; then
+    `standing` says what a later action will meet, unless it is gone again."""
 
     seq: Count
     outcome: RestoreOutcome
     message: str
     signature: str
+    standing: Standing | None = None
 
 
 RestoreReply = Restored

@@ -40,6 +40,7 @@ from clamscannerd.worker.tally import Tally
 from clamscannerd.worker.walk import Met, reason_for, sizes, walk
 
 _REPORT_S: Final = 0.2  # five reports a second are as fine as an eye can follow
+_OPEN_AHEAD: Final = 16  # files: few fds, and most of what more would gain
 _COUNT_SLICE: Final = 64  # entries counted between two looks at the engine: some 0.2 ms
 
 
@@ -63,6 +64,7 @@ class ScanRun:
         self._polled_session = -1
         self._counting = True
         self._walking = True
+        self._ready: deque[Flight] = deque()  # opened, not sent
         self._rechecks: deque[bytes] = deque()
         self._boxes: deque[_Box] = deque()  # to be taken apart; the first is at work
         self._open_boxes: set[_Box] = set()
@@ -82,6 +84,8 @@ class ScanRun:
                     self._tally.report()
         finally:
             self._feed.close()
+            for flight in self._ready:
+                flight.close()
             for box in self._open_boxes:
                 box.close()
             self._files.close()
@@ -130,20 +134,27 @@ class ScanRun:
                 return flight
             if self._boxes:
                 return self._next_message()
+        if not self._ready:
+            self._open_ahead()
+        if self._ready:
+            flight = self._ready.popleft()
+            self._tally.current = flight.path
+            return flight
+        return self._next_message()
+
+    def _open_ahead(self) -> None:
+        """Open the next files, some at once: code and data of the walk stay in the processor's caches meanwhile."""
         seen = 0
-        while self._walking:
+        while self._walking and len(self._ready) < _OPEN_AHEAD and not self._boxes:
             met = next(self._files, None)
             if met is None:
                 self._walking = False
                 break
             if flight := self._open(met):
-                return flight
-            if self._boxes:
-                return self._next_message()
+                self._ready.append(flight)
             seen += 1
             if seen % 1024 == 0:  # a million links make no verdicts: still a sign of life
                 self._tally.report()
-        return None
 
     def _next_message(self) -> Flight | None:
         """Of the first mailbox; None while it waits or reads, or when none is left."""
@@ -173,12 +184,12 @@ class ScanRun:
         try:
             reported = bool(box.signature)
             if not reported and box.infected:
-                reported = self._found(flight, box.infected[0].signature) is not None
+                reported = self._found(flight, box.infected[0].signature, mailbox=True) is not None
             elif not reported:
                 self._not_scanned(flight, Reason.TOO_BIG)
-            if reported and box.infected:
+            if reported:
                 in_order = sorted(box.infected, key=lambda one: one.number)
-                self._tally.found_messages(flight.path, in_order, box.total)
+                self._tally.found_messages(flight.path, in_order, box.total, box.count)
         finally:
             box.close()
 
@@ -196,7 +207,6 @@ class ScanRun:
             return None
         status = os.fstat(fd)
         tally.met_bytes += status.st_size
-        tally.current = met.path
         flight = Flight(met.path, fd, status, recheck=False)
         reason = self._unfit(flight)
         if reason is None:
@@ -328,16 +338,16 @@ class ScanRun:
             is_box, told = is_mailbox(flight.fd), lone_message(flight.fd)
         except OSError:
             is_box, told = False, None
-        identity = self._found(flight, signature)
+        identity = self._found(flight, signature, mailbox=is_box)
         if is_box and identity is not None:
             self._take_apart(flight, signature)
             return True
         if told is not None and identity is not None:
             whole = found_message(told, identity.sha256, signature, number=0, start=0, end=identity.size)
-            self._tally.found_messages(flight.path, [whole], 1)
+            self._tally.found_messages(flight.path, [whole], 1, 0)
         return False
 
-    def _found(self, flight: Flight, signature: str) -> Identity | None:
+    def _found(self, flight: Flight, signature: str, *, mailbox: bool) -> Identity | None:
         """Count and report it; None when it cannot be read."""
         try:
             identity = identity_of(flight.status, sha256_of(flight.fd))
@@ -350,7 +360,7 @@ class ScanRun:
         if not flight.recheck:
             self._tally.scanned(flight.status.st_size)
             self._tally.infected_files += 1
-        self._tally.found(flight.path, identity, signature)
+        self._tally.found(flight.path, identity, signature, mailbox=mailbox)
         return identity
 
     def _clean(self, flight: Flight) -> None:

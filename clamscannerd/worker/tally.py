@@ -45,17 +45,17 @@ class Tally:
         self.scanned_files += 1
         self.scanned_bytes += size
 
-    def found(self, path: bytes, identity: Identity, signature: str) -> None:
+    def found(self, path: bytes, identity: Identity, signature: str, *, mailbox: bool) -> None:
         """One infected file, counted by the caller (a file looked at again is not counted twice)."""
-        self._found.append(FoundFile(path=path, identity=identity, signature=signature[:MAX_TEXT]))
+        self._found.append(FoundFile(path=path, identity=identity, signature=signature[:MAX_TEXT], mailbox=mailbox))
         self._grow(len(path) + _FOUND_OVERHEAD_BYTES)
 
-    def found_messages(self, path: bytes, messages: Sequence[MailMessage], total: int) -> None:
+    def found_messages(self, path: bytes, messages: Sequence[MailMessage], total: int, in_box: int) -> None:
         """The infected messages of a file that was found; the finding itself goes first."""
         self.flush()
-        for start in range(0, len(messages), MESSAGES_IN_BATCH):
+        for start in range(0, max(1, len(messages)), MESSAGES_IN_BATCH):
             batch = tuple(messages[start : start + MESSAGES_IN_BATCH])
-            self._channel.send(FoundMessages(path=path, messages=batch, total=total))
+            self._channel.send(FoundMessages(path=path, messages=batch, total=total, in_box=in_box))
 
     def skipped(self, path: bytes, reason: Reason) -> None:
         """One file without a verdict. Paths are reported up to the limit; all are counted."""

@@ -197,7 +197,8 @@ def test_disinfect_sends_names_of_any_bytes_absolute_and_in_the_wire_form(
     (tmp_path / "link").symlink_to(tmp_path)
     monkeypatch.chdir(tmp_path)
     names = ["a b", "\udcff\n", "./d/../back\\slash", "/abs/./x", "link/y", "--", "-dash"]
-    with daemon(tmp_path, disinfect_files=[DISINFECTED]) as fake:
+    answers = {"list_infected_files": [infected()], "disinfect_files": [DISINFECTED]}
+    with daemon(tmp_path, **answers) as fake:
         run = ctl("--socket", fake.path, "disinfect", "delete", *names)
         sent = fake.asked("ClamScanner.disinfect_files")
     here = str(tmp_path)
@@ -224,7 +225,7 @@ def test_a_relative_name_is_spelled_by_way_of_the_home_that_passwd_names(tmp_pat
 
 
 def test_disinfect_all_uses_others(tmp_path: Path, ctl: Ctl) -> None:
-    with daemon(tmp_path, disinfect_files=[DISINFECTED]) as fake:
+    with daemon(tmp_path, list_infected_files=[infected("/h/a")], disinfect_files=[DISINFECTED]) as fake:
         ctl("--socket", fake.path, "disinfect", "quarantine", "--all")
         assert fake.asked("ClamScanner.disinfect_files") == [{"actions": {}, "others": "quarantine"}]
 
@@ -238,7 +239,8 @@ def test_a_disinfection_that_is_waited_for_prints_its_records(tmp_path: Path, ct
         disinfection("running", step(2, "/h/b", "error")),
         disinfection("done", done(3, state)),
     ]
-    with daemon(tmp_path, disinfect_files=[DISINFECTED], check_disinfection_status=polls) as fake:
+    answers = {"list_infected_files": [infected()], "disinfect_files": [DISINFECTED]}
+    with daemon(tmp_path, **answers, check_disinfection_status=polls) as fake:
         run = ctl("--socket", fake.path, "disinfect", "quarantine", "--all", "--wait")
         asked = fake.asked("ClamScanner.check_disinfection_status")
     assert asked == [None, None, {"last_id": 1}, {"last_id": 1}, {"last_id": 2}]
@@ -247,7 +249,8 @@ def test_a_disinfection_that_is_waited_for_prints_its_records(tmp_path: Path, ct
 
 def test_the_json_of_a_disinfection_has_all_its_records(tmp_path: Path, ctl: Ctl) -> None:
     polls = [disinfection("running", step(1, "/h/a")), disinfection("done", done(2))]
-    with daemon(tmp_path, disinfect_files=[DISINFECTED], check_disinfection_status=polls) as fake:
+    answers = {"list_infected_files": [infected()], "disinfect_files": [DISINFECTED]}
+    with daemon(tmp_path, **answers, check_disinfection_status=polls) as fake:
         run = ctl("--json", "--socket", fake.path, "disinfect", "quarantine", "/h/a", "--wait")
     assert json.loads(run.out)["result"]["data"]["details"] == [step(1, "/h/a"), done(2)]
 

@@ -81,6 +81,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
     answers = {
         "start_scan": [envelope("start_scan", {"scan_id": 3, "queue_position": 0})],
         "get_scan_status": [status(**RUNNING)],
+        "list_infected_files": [infected("/h/a")],
         "disinfect_files": [DISINFECTED],
         "check_disinfection_status": [disinfection("running")],
     }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 import pytest
 
-from clamscannerd.ctl import main, vault, waiting
+from clamscannerd.ctl import asking, main, vault, waiting
 from tests.fakes.daemon import Failure, FakeDaemon
 
 TASK = "00000007/5a9ec8dd4c345d"
@@ -50,6 +50,7 @@ def item(number: int, file: str = "/home/anna/x") -> dict[str, Any]:
         "size": 68,
         "sha256": "ab" * 32,
         "signature": "Eicar-Test",
+        "engine": {"version": "1.4.6", "database": 27400},
         "kept_at": 0.0,
         "expires_at": 86_400.0,
         "task_id": TASK,
@@ -89,6 +90,14 @@ def test_one_item_is_shown_whole(tmp_path: Path, ctl: Ctl) -> None:
         shown = ctl("--socket", fake.path, "quarantine", "show", "3")
     assert shown.out.startswith("item 3: /home/anna/x\n  taken:      ")
     assert "mode 0644, uid 1, gid 2" in shown.out
+    assert "\n  found by:   ClamAV 1.4.6, signatures 27400\n" in shown.out
+
+
+def test_an_item_of_before_engines_were_recorded_says_nothing_of_one(tmp_path: Path, ctl: Ctl) -> None:
+    whole = item(3) | {"owner": 1, "group": 2, "mode": "0644", "mtime": 0.0, "xattrs_size": 0, "scan_id": 1}
+    with FakeDaemon(tmp_path / "s", {"Quarantine.show": [whole | {"engine": None}]}) as fake:
+        shown = ctl("--socket", fake.path, "quarantine", "show", "3")
+    assert (shown.code, "found by" in shown.out) == (0, False)
 
 
 def test_an_unknown_item_is_one_line_and_trouble(tmp_path: Path, ctl: Ctl) -> None:
@@ -131,7 +140,7 @@ def test_on_a_terminal_it_asks_before_forcing(
         asked.append(question)
         return yes
 
-    monkeypatch.setattr(vault, "_on_terminal", lambda: True)
+    monkeypatch.setattr(asking, "on_terminal", lambda: True)
     monkeypatch.setattr(click, "confirm", confirm)
     answers = {
         "Task.undo": [{"task_id": TASK}],
@@ -149,7 +158,7 @@ def test_on_a_terminal_it_asks_before_forcing(
 def test_deleting_asks_on_a_terminal_only(
     tmp_path: Path, ctl: Ctl, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(vault, "_on_terminal", lambda: True)
+    monkeypatch.setattr(asking, "on_terminal", lambda: True)
     monkeypatch.setattr(click, "confirm", lambda *_, **__: False)
     with FakeDaemon(tmp_path / "s", {"Quarantine.delete": [{"deleted": 2}]}) as fake:
         run = ctl("--socket", fake.path, "quarantine", "delete", "5", "6", *words)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,7 @@ from tests.fakes.deliverers import KINDS, letter
 from tests.fakes.mail_peer import MAX_FILE_SIZE, Keeper, identity
 from tests.fakes.mailboxes import INFECTION, INFECTION_NDB
 from tests.fakes.realclamd import RealClamd
+from tests.fakes.running import wait_for
 from tests.fakes.worker_peer import WorkerPeer
 
 CLEANSES = int(os.environ.get("CLAMSCANNERD_CLEANSES", "15"))
@@ -49,6 +51,11 @@ def as_scanned(path: Path, copy: Path) -> tuple[Identity, list[MailMessage]] | N
     return (before, infected_messages(copy)) if same else None
 
 
+def is_due(path: Path, letters: int) -> bool:
+    data = path.read_bytes()
+    return INFECTION in data or data.count(b"\nMessage-ID: <") == letters
+
+
 def test_nothing_is_lost_doubled_or_torn(tmp_path: Path, mail_clamd: RealClamd) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
@@ -62,14 +69,16 @@ def test_nothing_is_lost_doubled_or_torn(tmp_path: Path, mail_clamd: RealClamd) 
     outcomes: Counter[Outcome] = Counter()
     with WorkerPeer(home) as worker:
         worker.send(ActJob(max_file_size=MAX_FILE_SIZE, file_deadline_s=30.0))
-        for turn in range(CLEANSES):
+        for cleanses in range(1, CLEANSES + 1):
             for process in running:
                 assert process.stdin is not None
                 process.stdin.write(b"\n")
                 process.stdin.flush()
+            # In the middle of what they deliver, or (a batch may have no infected letter) at its end.
+            wait_for(partial(is_due, path, 1 + len(KINDS) * BATCH * cleanses), "mail to come")
             keeper = Keeper(worker, mail_clamd)
             who, messages = stale, list[MailMessage]()
-            if turn % 2 and (scanned := as_scanned(path, tmp_path / "copy")) and scanned[1]:
+            if cleanses % 2 and (scanned := as_scanned(path, tmp_path / "copy")) and scanned[1]:
                 who, messages = scanned
             end = keeper.cleanse(path, home, messages, identity=who)
             outcomes[end.outcome] += 1

@@ -18,7 +18,7 @@ import trio.testing
 
 from clamscannerd.errors import StateError
 from clamscannerd.model import Account, Scan
-from clamscannerd.state.schema import SCHEMA, VERSION
+from clamscannerd.state.schema import MIGRATIONS, VERSION
 from clamscannerd.state.store import Store, StoreLimits, open_store
 
 ANN = Account(uid=1001, gid=1001, name="ann", home=b"/home/ann")
@@ -166,7 +166,8 @@ async def test_a_place_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 def test_every_column_of_the_schema_is_strict_and_checked() -> None:
     connection = sqlite3.connect(":memory:")
-    connection.executescript(SCHEMA)
+    for script in MIGRATIONS:
+        connection.executescript(script)
     tables = connection.execute("PRAGMA table_list").fetchall()
     connection.close()
     strict = {row[1] for row in tables if row[5]}

@@ -18,7 +18,8 @@ from clamscannerd.errors import LocalProtocolError, Refused, RemoteProtocolError
 from clamscannerd.model import Account, Action, Identity, Item, Outcome, Step, StepState
 from clamscannerd.state import vault_files
 from clamscannerd.state.store import Caps, FileMeta, NewStep, Store, StoreLimits, Usage, open_store
-from clamscannerd.state.vault import BUFFER_BYTES, Vault, VaultLimits, VaultReport
+from clamscannerd.state.vault import Vault, VaultLimits, VaultReport
+from clamscannerd.state.vault_in import BUFFER_BYTES
 
 ANN = Account(uid=1001, gid=1001, name="ann", home=b"/home/ann")
 BOB = Account(uid=1002, gid=1002, name="bob", home=b"/home/bob")

@@ -13,8 +13,9 @@ import pytest
 
 from clamscannerd.engine.clamproto import FILDES_MESSAGE
 from clamscannerd.model import MailMessage, Outcome, int64
-from clamscannerd.worker.messages import ActJob, NeedSession, NoSession, Progress, Recheck, Scanned
-from tests.fakes.mail_peer import MAX_FILE_SIZE, TOKEN, Keeper, identity, scan_home, scan_job
+from clamscannerd.worker.mailwire import FoundMessages
+from clamscannerd.worker.messages import ActJob, Found, NeedSession, NoSession, Progress, Recheck, Scanned
+from tests.fakes.mail_peer import MAX_FILE_SIZE, TOKEN, Keeper, identity, scan_home, scan_job, scan_replies
 from tests.fakes.mailboxes import INFECTION, INFECTION_NDB, Letter, Mailbox, render
 from tests.fakes.realclamd import RealClamd, ndb
 from tests.fakes.worker_peer import WorkerPeer
@@ -163,6 +164,29 @@ class TestScan:
             worker.expect(NeedSession)
             worker.send(NoSession(reason="enough"))
             assert not worker.until(Scanned)[1].complete
+
+    def test_each_mailbox_says_how_many_messages_it_has_infected_or_not(
+        self, home: Path, mail_clamd: RealClamd
+    ) -> None:
+        """Also one that is detected as a whole only, and one over the engine's limit; not what is one message."""
+        put(home, ordinary().data, "seven")
+        put(home, render([letter(1, infected=True)]).data, "one")
+        put(home, render([Letter(headers=letter(n).headers, body=(b"the end of one",)) for n in (1, 2)]).data, "whole")
+        put(home, render([letter(n, infected=n == 3, lines=400) for n in range(1, 10)]).data, "large")
+        put(home, b"From: a@b\nTo: c@d\nSubject: one\n\n" + INFECTION, "message")
+        put(home, b"just " + INFECTION, "a.php")
+        replies, _ = scan_replies(home, mail_clamd, max_file_size=20_000)
+        boxes = {file.path: file.mailbox for reply in replies if isinstance(reply, Found) for file in reply.files}
+        counts = {one.path: (one.in_box, one.total) for one in replies if isinstance(one, FoundMessages)}
+        assert boxes == {
+            b"seven": True,
+            b"one": True,
+            b"whole": True,
+            b"large": True,
+            b"message": False,
+            b"a.php": False,
+        }
+        assert counts == {b"seven": (7, 2), b"one": (1, 1), b"whole": (2, 0), b"large": (9, 1), b"message": (0, 1)}
 
     def test_many_mailboxes_at_once_are_told_apart(self, home: Path, mail_clamd: RealClamd) -> None:
         for number in range(30):

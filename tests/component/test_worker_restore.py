@@ -1,6 +1,6 @@
 """One item at a time put back by a real worker process; this side plays the daemon, and the account's user."""
 
-import hashlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,16 +10,12 @@ import pytest
 
 from clamscannerd.model import RestoreOutcome
 from clamscannerd.worker import xattrs
-from clamscannerd.worker.beneath import Kernel
-from clamscannerd.worker.mailbox import Hit, Mailbox
 from clamscannerd.worker.messages import MAX_MESSAGE_BYTES, NeedSession, NoSession, Sessions, decode_reply
-from clamscannerd.worker.restorewire import MessagePlace, Restore, Restored, RestoreJob
+from clamscannerd.worker.restorewire import Restored, RestoreJob, Standing
+from tests.fakes.mail_peer import identity
 from tests.fakes.realclamd import EICAR, EICAR_NAME, RealClamd
+from tests.fakes.restore_peer import CAPTURE, CONTENT, done, is_restored, restore, send
 from tests.fakes.worker_peer import WorkerPeer, clamd_session
-
-CAPTURE = b".clamscannerd-" + b"0123456789abcdef" * 2
-CONTENT = b"a letter to keep\n" * 1000
-MTIME_NS = 1_000_000_000_123_456_789
 
 NO_TMPFILE = """
 import os, sys
@@ -48,55 +44,10 @@ def worker(home: Path) -> Iterator[WorkerPeer]:
         yield peer
 
 
-def restore(path: bytes, content: bytes = CONTENT, **changes: object) -> Restore:
-    values: dict[str, object] = {
-        "seq": 1,
-        "path": path,
-        "make_dirs": False,
-        "capture": CAPTURE,
-        "again": False,
-        "force": False,
-        "size": len(content),
-        "sha256": hashlib.sha256(content).digest(),
-        "mode": 0o100640,
-        "gid": os.getgid(),
-        "mtime_ns": MTIME_NS,
-        "xattrs": b"",
-    }
-    return Restore(**(values | changes))  # type: ignore[arg-type]
-
-
-def send(worker: WorkerPeer, step: Restore, content: bytes = CONTENT) -> None:
-    fd = os.memfd_create("content")
-    try:
-        os.write(fd, content)
-        worker.send(step, [fd])
-    finally:
-        os.close(fd)
-
-
-def give_session(worker: WorkerPeer, clamd: RealClamd) -> None:
-    worker.expect(NeedSession)
-    with clamd_session(clamd.socket_path) as session:
-        worker.send(Sessions(fds=1, max_file_size=1 << 30, clean_allowed=True), [session.fileno()])
-
-
-def done(worker: WorkerPeer, clamd: RealClamd, step: Restore, content: bytes = CONTENT) -> Restored:
-    """The whole step, with a session."""
-    send(worker, step, content)
-    give_session(worker, clamd)
-    return worker.expect(Restored)
-
-
-def is_restored(path: Path, content: bytes = CONTENT, mode: int = 0o640) -> bool:
-    status = path.lstat()
-    return (path.read_bytes(), stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (content, mode, MTIME_NS)
-
-
 def test_content_mode_and_time_are_back(home: Path, worker: WorkerPeer, clamd: RealClamd) -> None:
     (home / "d").mkdir()
     end = done(worker, clamd, restore(b"d/letter"))
-    assert (end.outcome, end.message, end.signature) == (RestoreOutcome.RESTORED, "", "")
+    assert (end.outcome, end.message, end.signature, end.standing) == (RestoreOutcome.RESTORED, "", "", None)
     assert is_restored(home / "d" / "letter")
     assert os.listdir(home / "d") == ["letter"]
 
@@ -153,6 +104,7 @@ def test_by_force_it_is_restored_and_said(home: Path, worker: WorkerPeer, clamd:
     assert (end.outcome, end.signature) == (RestoreOutcome.RESTORED, EICAR_NAME)
     assert "by force" in end.message
     assert is_restored(home / "bad", EICAR)
+    assert end.standing == Standing(identity=identity(home / "bad"), mailbox=False, in_place=False)
 
 
 @pytest.mark.parametrize("force", [True, False])
@@ -248,6 +200,30 @@ def test_content_that_is_not_what_was_kept_is_refused(home: Path, worker: Worker
     assert os.listdir(home) == []
 
 
+def test_a_file_in_the_place_of_a_directory_is_an_error_and_untouched(home: Path, worker: WorkerPeer) -> None:
+    (home / "file").write_bytes(b"work")
+    for path in (b"file/letter", b"file/deeper/letter"):
+        send(worker, restore(path, make_dirs=True))
+        end = worker.expect(Restored)
+        assert (end.outcome, "a link or a file is in the way" in end.message) == (RestoreOutcome.ERROR, True)
+    assert (home / "file").read_bytes() == b"work"
+    assert os.listdir(home) == ["file"]
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EIO"])
+@pytest.mark.parametrize("code", [None, NO_TMPFILE.format(renameat2=True)], ids=["unnamed", "named"])
+def test_a_disk_that_takes_no_more_is_named_and_nothing_is_left(
+    home: Path, clamd: RealClamd, error: str, code: str | None
+) -> None:
+    inject = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=write", "-e", f"inject=write:error={error}"]
+    with WorkerPeer(home, wrapper=inject, **({} if code is None else {"code": code})) as worker:
+        worker.send(RestoreJob(max_file_size=1 << 30, file_deadline_s=30.0))
+        end = done(worker, clamd, restore(b"letter"))
+    assert (end.outcome, end.signature) == (RestoreOutcome.ERROR, "")
+    assert end.message == f"cannot restore it: {os.strerror(getattr(errno, error))}"
+    assert os.listdir(home) == []
+
+
 class TestAgain:
     """What a crash left, and the step begun again."""
 
@@ -314,50 +290,3 @@ def try_once(home: Path, clamd: RealClamd, wrapper: list[str], code: str | None,
             with clamd_session(clamd.socket_path) as session:
                 worker.send(Sessions(fds=1, max_file_size=1 << 30, clean_allowed=True), [session.fileno()])
     return False
-
-
-BEFORE = b"From a@example.org Mon Jan  1 00:00:00 2024\nSubject: one\n\nhello\n\n"
-MESSAGE = b"From c@example.org Mon Jan  1 00:00:00 2024\nSubject: bad\n\n" + (EICAR + b"\n") * 100 + b"\n"
-AFTER = b"From e@example.org Mon Jan  1 00:00:00 2024\nSubject: three\n\nbye\n"
-
-
-class TestMessage:
-    """A message of a mailbox goes back into it."""
-
-    def step(self, home: Path, **changes: object) -> tuple[Restore, bytes]:
-        """The mailbox as a cleanse left it, and the step; and the notice."""
-        path = home / "box"
-        path.write_bytes(BEFORE + MESSAGE + AFTER)
-        start, end = len(BEFORE), len(BEFORE) + len(MESSAGE)
-        hit = Hit(start=start, end=end, before=hashlib.sha256(MESSAGE).digest(), signature="X")
-        home_fd = os.open(home, os.O_RDONLY)
-        try:
-            with Mailbox(Kernel(), home_fd, b"box", CAPTURE, lambda _: None, known=True) as box:
-                notice = b"".join(box.notice_for(hit, 7, 1.0))
-        finally:
-            os.close(home_fd)
-        path.write_bytes(BEFORE + notice + AFTER)
-        place = MessagePlace(
-            start=start, end=end, notice=hashlib.sha256(notice).digest(), item=7, signature="X", kept_at=1.0
-        )
-        return restore(b"box", MESSAGE, message=place, **changes), notice
-
-    def test_it_takes_the_place_of_its_notice(self, home: Path, worker: WorkerPeer, clamd: RealClamd) -> None:
-        step, _ = self.step(home, force=True)
-        assert done(worker, clamd, step, MESSAGE).outcome is RestoreOutcome.RESTORED
-        assert (home / "box").read_bytes() == BEFORE + MESSAGE + AFTER
-
-    def test_still_detected_it_stays_in_the_vault(self, home: Path, worker: WorkerPeer, clamd: RealClamd) -> None:
-        for again in (False, True):
-            step, notice = self.step(home, again=again)
-            assert done(worker, clamd, step, MESSAGE).outcome is RestoreOutcome.NO_ACTION
-            assert (home / "box").read_bytes() == BEFORE + notice + AFTER
-
-    def test_torn_by_a_crash_it_is_made_whole_whatever_the_engine_says(self, home: Path, worker: WorkerPeer) -> None:
-        """The engine is not even asked: a message that stands there half must not stay so."""
-        step, notice = self.step(home, again=True)
-        (home / "box").write_bytes(BEFORE + MESSAGE[:2048] + notice[2048:] + AFTER)
-        send(worker, step, MESSAGE)
-        assert worker.expect(Restored).outcome is RestoreOutcome.RESTORED
-        assert (home / "box").read_bytes() == BEFORE + MESSAGE + AFTER
-        assert os.listdir(home) == ["box"]

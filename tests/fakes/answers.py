@@ -33,6 +33,16 @@ def infected(*files: str) -> dict[str, Any]:
     return envelope("list_infected_files", [{"file": file, "virus_type": "Eicar"} for file in files])
 
 
+def mailbox(file: str, count: int | None, *numbers: int) -> dict[str, Any]:
+    """A row of list_infected_files: a mailbox of `count` messages, those of these numbers infected."""
+    messages = [{"number": number, "start": 0, "end": 1, "virus_type": "Eicar"} for number in numbers]
+    return {"file": file, "virus_type": "Eicar", "message_count": count, "messages": messages}
+
+
+def infected_rows(*rows: dict[str, Any]) -> dict[str, Any]:
+    return envelope("list_infected_files", list(rows))
+
+
 def disinfection(state: str, *records: dict[str, Any]) -> dict[str, Any]:
     return envelope("check_disinfection_status", {"details": list(records), "log": LOG, "status": state})
 

@@ -30,6 +30,7 @@ from clamscannerd.worker.messages import (
     NeedSession,
     NoSession,
     Recheck,
+    Reply,
     ScanJob,
     Scanned,
     Sessions,
@@ -75,13 +76,18 @@ def scan_job(**changes: object) -> ScanJob:
     return ScanJob(**(values | changes))  # type: ignore[arg-type]
 
 
-def scan_home(home: Path, clamd: RealClamd, **changes: object) -> tuple[Scanned, dict[bytes, list[MailMessage]]]:
-    """A scan of all; its end, and for each infected file its infected messages."""
-    found: dict[bytes, list[MailMessage]] = {}
+def scan_replies(home: Path, clamd: RealClamd, **changes: object) -> tuple[list[Reply], Scanned]:
+    """A scan of all: what the worker says, and its end."""
     with WorkerPeer(home) as worker, clamd_session(clamd.socket_path) as session:
         worker.send(scan_job(**changes), [session.fileno()])
         worker.send(Recheck(paths=(), last=True))
-        replies, end = worker.until(Scanned)
+        return worker.until(Scanned)
+
+
+def scan_home(home: Path, clamd: RealClamd, **changes: object) -> tuple[Scanned, dict[bytes, list[MailMessage]]]:
+    """The same; its end, and for each infected file its infected messages."""
+    found: dict[bytes, list[MailMessage]] = {}
+    replies, end = scan_replies(home, clamd, **changes)
     for reply in replies:
         if isinstance(reply, Found):
             found |= {file.path: [] for file in reply.files}
@@ -105,7 +111,14 @@ class Keeper:
         self._next_item = 1
 
     def cleanse(
-        self, path: Path, home: Path, known: Sequence[MailMessage], *, again: bool = False, **changes: object
+        self,
+        path: Path,
+        home: Path,
+        known: Sequence[MailMessage],
+        *,
+        again: bool = False,
+        complete: bool = True,
+        **changes: object,
     ) -> Cleansed:
         """One step, from the command to its end."""
         values: dict[str, object] = {
@@ -121,7 +134,7 @@ class Keeper:
             KnownMessage(sha256=one.sha256, signature=one.signature, start=one.start, end=one.end) for one in known
         )
         for batch, last in _batches(messages):
-            self.worker.send(KnownMessages(seq=1, messages=batch, complete=True, last=last))
+            self.worker.send(KnownMessages(seq=1, messages=batch, complete=complete, last=last))
         for ranges, last in _batches(tuple(self.journal)):
             self.worker.send(JournalRanges(seq=1, ranges=ranges, last=last))
         return self.serve()

@@ -25,6 +25,8 @@ def daemon() -> Iterator[RunningDaemon]:
 def client(daemon: RunningDaemon) -> Iterator[PeerClient]:
     """After each test, it and others are still answered, and the daemon logged no fault."""
     with daemon.client() as one, daemon.client() as other:
+        for client in (one, other):  # taken in, not just waiting: tests count the daemon's fds
+            assert client.call("Daemon.version")["version"]
         yield one
         for client in (one, other):
             assert client.call("Daemon.version")["version"]

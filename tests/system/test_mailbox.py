@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,13 @@ def test_a_mailbox_is_listed_cleansed_and_undone_to_the_last_byte(daemon: Runnin
         assert [one["state"] for one in records] == ["restored"] * 3 + ["success"]
         assert path.read_bytes() == box.data
         assert items(client) == []
+        (again,) = client.good("list_infected_files")
+        assert again["messages"] == found["messages"]
+        assert again["message_count"] == found["message_count"] == 9
+        step, done = client.disinfect({str(path): "cleanse_mailbox"})
+        assert (step["state"], done["state"]) == ("mailbox-cleansed", "success"), "without another scan"
+        assert masked(path.read_bytes(), box) == masked(box.data, box)
+        assert MARKER not in path.read_bytes()
     assert os.listdir(path.parent) == ["inbox"]
 
 
@@ -137,7 +145,7 @@ def test_a_maildir_file_names_its_message(daemon: RunningDaemon, anna: Person) -
         client.scan()
         (found,) = client.good("list_infected_files")
     assert (found["message_id"], found["subject"]) == ("<7@x>", "seven")
-    assert "messages" not in found
+    assert not {"messages", "message_count"} & found.keys()
 
 
 @pytest.mark.parametrize("kept", [1, 60, 120])
@@ -162,3 +170,50 @@ def test_killed_while_it_is_cleansed_it_ends_right(daemon: RunningDaemon, anna: 
     assert MARKER not in path.read_bytes()
     assert masked(path.read_bytes(), box) == masked(box.data, box)
     assert os.listdir(path.parent) == ["inbox"]
+
+
+def ctl(daemon: RunningDaemon, person: Person, *words: str) -> tuple[int, list[str], str]:
+    """clamscannerctl as that user types it into a script: exit code, lines, trouble."""
+    run = subprocess.run(
+        [Path(sys.executable).with_name("clamscannerctl"), "--socket", daemon.socket_path, *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        user=person.uid,
+        group=person.gid,
+        extra_groups=[],
+        cwd="/",
+    )
+    return run.returncode, run.stdout.splitlines(), run.stderr
+
+
+def test_the_command_line_spares_the_mailbox_unless_it_is_told_otherwise(daemon: RunningDaemon, anna: Person) -> None:
+    box = inbox(2, 5, letters=6)
+    path, lone = put(anna, box), Path(anna.home, "mail", "1700000000.M1P1.host:2,S")
+    lone.write_bytes(b"From: a@b\nTo: c@d\nSubject: seven\n\n" + MARKER)
+    os.chown(lone, anna.uid, anna.gid)
+    with daemon.client(anna.uid) as client:
+        client.scan()
+    code, out, err = ctl(daemon, anna, "disinfect", "delete", str(path), "--wait")
+    assert (code, out) == (2, [])
+    assert f"cannot delete {path} with all its 6 messages unasked: say --yes" in err
+    assert path.read_bytes() == box.data
+
+    code, out, err = ctl(daemon, anna, "disinfect", "delete", "--all", "--wait")
+    assert code == 0
+    assert err.startswith("clamscannerctl: 1 mailbox is cleansed: ")
+    assert sorted(line.split()[0] for line in out[:2]) == ["deleted:", "mailbox-cleansed:"]
+    assert masked(path.read_bytes(), box) == masked(box.data, box)
+    assert not lone.exists()
+
+    with daemon.client(anna.uid) as client:
+        (shown, *_) = items(client)
+        put(anna, box)
+        client.scan()
+    _, lines, _ = ctl(daemon, anna, "quarantine", "show", str(shown["id"]))
+    assert any(line.startswith("  found by:   ClamAV ") for line in lines)
+    code, out, err = ctl(daemon, anna, "disinfect", "quarantine", "--all", "--whole", "--yes", "--wait")
+    assert (code, err) == (0, "")
+    assert out[0].startswith(f"quarantined: {path}")
+    assert not path.exists()

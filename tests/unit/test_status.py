@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from clamscannerd.model import Counts, EngineInfo, Reason, Scan, ScanState
-from clamscannerd.service.status import NO_SIGNATURES, shown, status_of, warnings_of
+from clamscannerd.model import Counts, EngineInfo, MailMessage, Reason, Scan, ScanState
+from clamscannerd.service.status import NO_SIGNATURES, mail_shown, shown, status_of, warnings_of
 
 
 def scan(**changes: Any) -> Scan:
@@ -90,3 +90,37 @@ def test_more_found_than_kept_is_said_and_counted() -> None:
     assert "5 infected files were found and only 3 are listed" in warnings_of(one, 3)[0]
     assert warnings_of(one, 5) == []
     assert status(one, kept=3)["infected_file_count"] == 5
+
+
+def message(number: int) -> MailMessage:
+    return MailMessage(
+        number=number,
+        start=0,
+        end=9,
+        message_id="<1@x>",
+        subject="s",
+        sender="a@x",
+        date="",
+        signature="Sig",
+        sha256=bytes(32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "numbers", "count", "listed"),
+    [(12, [3, 7], 12, [3, 7]), (0, [3], None, [3]), (2, [], 2, []), (0, [], None, [])],
+)
+def test_a_mailbox_says_how_many_messages_it_has_as_far_as_known(
+    mailbox: int, numbers: list[int], count: int | None, listed: list[int]
+) -> None:
+    said = mail_shown(mailbox, [message(number) for number in numbers])
+    assert said["message_count"] == count
+    messages = said["messages"]
+    assert isinstance(messages, list)
+    assert [one["number"] for one in messages] == listed
+
+
+def test_what_is_no_mailbox_has_neither_messages_nor_a_number_of_them() -> None:
+    assert mail_shown(None, []) == {}
+    assert mail_shown(None, [message(0)]) == {"message_id": "<1@x>", "subject": "s"}
+    assert mail_shown(None, [message(3)]) == {}, "a worker that tells messages of what it does not call a mailbox"
