@@ -63,7 +63,7 @@ class RestoreStore:
         """
         return await self._db.write(
             store_restores.end_step,
-            self._limits,
+            self.limits,
             task_id,
             seq,
             outcome,
