@@ -10,7 +10,8 @@ The order of a step, and what a crash after each point leaves:
                      others left; done as often as it takes
     look again       every byte outside the ranges unchanged, every range as meant
     unlock, scan     not detected any more, or a further round for what was not known. Of a mailbox of more than
-                     WHOLE_BYTES only the notices are scanned: all else has the hash that it had
+                     WHOLE_BYTES only the notices are scanned: all else has the hash that it had. One that does not keep
+                     still for a scan of the whole is scanned message by message
     proof (Cleansed) the daemon commits the end of the step
 
 A range that is neither before, after nor a mixture was rewritten by others: nothing is written there, the message stays
@@ -43,6 +44,7 @@ from clamscannerd.worker.messages import MAX_TEXT
 WHOLE_BYTES: Final = 32 << 20
 """Up to this size a cleansed mailbox is scanned whole: a second of the engine. Above, it would take minutes."""
 
+CLEAN_NOW: Final = "it changed since the scan and is clean now: left as it is"
 _ROUNDS: Final = 3
 _ITEMS_NAMED: Final = 50
 
@@ -119,7 +121,7 @@ class _Cleansing:
     # --- which contents are infected
 
     def _infected(self, box: Mailbox) -> Mapping[bytes, str]:
-        status = os.fstat(box.fd)
+        status, restless = os.fstat(box.fd), False
         if is_same_file(status, self._step.identity) and self._complete:
             if not self._known:
                 raise _error("it is detected as a whole, and no single message of it is")
@@ -127,12 +129,13 @@ class _Cleansing:
         if status.st_size <= self._engine.max_file_size:
             verdict, text = self._rescan(box)
             if verdict is Verdict.CLEAN:
-                raise _End(Outcome.NO_ACTION, "it changed since the scan and is clean now: left as it is", gone=True)
-            if verdict is Verdict.NOT_SCANNED:
+                raise _End(Outcome.NO_ACTION, CLEAN_NOW, gone=True)
+            restless = verdict is Verdict.NOT_SCANNED and text == Reason.CHANGED  # mail keeps coming: its messages tell
+            if verdict is Verdict.NOT_SCANNED and not restless:
                 raise _error(f"it changed since the scan and cannot be scanned again: {text}")
         size, sha256 = self._step.identity.size, self._step.identity.sha256
         unchanged = self._complete and size <= status.st_size and sha256_of_range(box.fd, 0, size) == sha256
-        return self._survey(box, size if unchanged else 0)
+        return self._survey(box, size if unchanged else 0, restless=restless)
 
     def _rescan(self, box: Mailbox) -> tuple[Verdict, str]:
         """The whole. Mail that comes during it makes no verdict: then once more."""
@@ -143,11 +146,20 @@ class _Cleansing:
             verdict, text = self._engine.rescan(box.fd, self._step.path)
         return verdict, text
 
-    def _survey(self, box: Mailbox, known_until: int) -> Mapping[bytes, str]:
-        """Have the engine look at each message that ends after `known_until` and is not known to be infected."""
+    def _survey(self, box: Mailbox, known_until: int, *, restless: bool = False) -> Mapping[bytes, str]:
+        """Have the engine look at each message that ends after `known_until` and is not known to be infected.
+
+        `restless`: nothing is known of the whole, so that no infected message means that it is clean now.
+        """
+        present = bool(known_until and self._known)
 
         def known(message: Message) -> bool:
-            return message.end <= known_until or sha256_of_range(box.fd, message.start, message.end) in self._known
+            nonlocal present
+            if message.end <= known_until:
+                return True
+            infected = sha256_of_range(box.fd, message.start, message.end) in self._known
+            present = present or infected
+            return infected
 
         parts = BoxScan(self._step.path, os.dup(box.fd), self._engine.max_file_size, known)
         try:
@@ -157,9 +169,13 @@ class _Cleansing:
         self._known.update((one.sha256, one.signature) for one in parts.infected)
         if parts.unscanned:
             self._note(f"messages that could not be scanned: {parts.unscanned} ({parts.why_unscanned})")
-        if not self._known:
+        if present or parts.infected:
+            return self._known
+        if not restless:
             raise _error("it is detected as a whole, and no single message of it is")
-        return self._known
+        if parts.unscanned:
+            raise _error(f"it changed since the scan and cannot be scanned again: {parts.why_unscanned}")
+        raise _End(Outcome.NO_ACTION, CLEAN_NOW, gone=True)
 
     def _note(self, text: str) -> None:
         if text not in self._notes:
@@ -280,10 +296,13 @@ class _Cleansing:
         raise _error(f"it is still detected after {_ROUNDS} rounds")
 
     def _check(self, box: Mailbox) -> tuple[Verdict, str]:
+        messages: Iterator[Message | None] | None = iter([_as_message(one) for one in self.done])
         if os.fstat(box.fd).st_size <= min(WHOLE_BYTES, self._engine.max_file_size):
-            return self._rescan(box)
-        notices = iter([_as_message(one) for one in self.done])
-        parts = BoxScan(self._step.path, os.dup(box.fd), self._engine.max_file_size, messages=notices)
+            verdict, text = self._rescan(box)
+            if verdict is not Verdict.NOT_SCANNED or text != Reason.CHANGED:
+                return verdict, text
+            messages = None  # mail keeps coming: all of them one by one, which nothing disturbs
+        parts = BoxScan(self._step.path, os.dup(box.fd), self._engine.max_file_size, messages=messages)
         try:
             self._engine.survey.run(parts)
         except EngineLost as error:

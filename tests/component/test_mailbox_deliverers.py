@@ -43,17 +43,17 @@ def start(kind: str, path: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-def is_due(path: Path, letters: int) -> bool:
-    data = path.read_bytes()
-    return INFECTION in data or data.count(b"\nMessage-ID: <") == letters
-
-
 def as_scanned(path: Path, copy: Path) -> tuple[Identity, list[MailMessage]] | None:
     """What a scan says of the mailbox as it is this moment; None: mail came meanwhile."""
     before = identity(path)
     copy.write_bytes(path.read_bytes())
     same = identity(path) == before and hashlib.sha256(copy.read_bytes()).digest() == before.sha256
     return (before, infected_messages(copy)) if same else None
+
+
+def is_due(path: Path, letters: int) -> bool:
+    data = path.read_bytes()
+    return INFECTION in data or data.count(b"\nMessage-ID: <") == letters
 
 
 def test_nothing_is_lost_doubled_or_torn(tmp_path: Path, mail_clamd: RealClamd) -> None:
@@ -69,16 +69,16 @@ def test_nothing_is_lost_doubled_or_torn(tmp_path: Path, mail_clamd: RealClamd) 
     outcomes: Counter[Outcome] = Counter()
     with WorkerPeer(home) as worker:
         worker.send(ActJob(max_file_size=MAX_FILE_SIZE, file_deadline_s=30.0))
-        for turn in range(CLEANSES):
+        for cleanses in range(1, CLEANSES + 1):
             for process in running:
                 assert process.stdin is not None
                 process.stdin.write(b"\n")
                 process.stdin.flush()
             # In the middle of what they deliver, or (a batch may have no infected letter) at its end.
-            wait_for(partial(is_due, path, 1 + len(KINDS) * BATCH * (turn + 1)), "mail to come")
+            wait_for(partial(is_due, path, 1 + len(KINDS) * BATCH * cleanses), "mail to come")
             keeper = Keeper(worker, mail_clamd)
             who, messages = stale, list[MailMessage]()
-            if turn % 2 and (scanned := as_scanned(path, tmp_path / "copy")) and scanned[1]:
+            if cleanses % 2 and (scanned := as_scanned(path, tmp_path / "copy")) and scanned[1]:
                 who, messages = scanned
             end = keeper.cleanse(path, home, messages, identity=who)
             outcomes[end.outcome] += 1

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from clamscannerd.model import Outcome
+from clamscannerd.worker.mailbox import TRIES
 from clamscannerd.worker.mailwire import MAX_MESSAGES
 from clamscannerd.worker.messages import ActJob
 from tests.component.test_mailboxes_generated import infected_messages
@@ -145,6 +146,42 @@ class TestWithoutLocks:
             assert now == new
             assert len(keeper.contents) == 2
 
+    @pytest.mark.parametrize("stale", [False, True])
+    def test_a_mailbox_to_which_mail_comes_all_the_time_is_cleansed(
+        self, home: Path, mail_clamd: RealClamd, stale: bool
+    ) -> None:
+        """Faster than the engine can look at it: no scan of the whole ever sees it unchanged."""
+        box = ordinary()
+        path = put(home, box.data)
+        messages, who = infected_messages(path), identity(path)
+        new = render([letter(8)]).data
+        with WorkerPeer(home, code=RESTLESS % new.hex()) as worker:
+            worker.send(ActJob(max_file_size=MAX_FILE_SIZE, file_deadline_s=30.0))
+            keeper = Keeper(worker, mail_clamd)
+            who = msgspec.structs.replace(who, size=1) if stale else who
+            end = keeper.cleanse(path, home, [] if stale else messages, identity=who)
+        assert end.outcome is Outcome.MAILBOX_CLEANSED, end.message
+        assert end.message.startswith("2 messages replaced by a notice: items 1, 2")
+        assert "could not be scanned" not in end.message
+        assert is_cleansed(path, box)
+        come = path.read_bytes()[len(box.data) :]
+        assert come == new * (len(come) // len(new))
+        assert len(come) >= len(new) * TRIES
+
+    def test_one_that_is_clean_now_is_left_however_fast_mail_comes(self, home: Path, mail_clamd: RealClamd) -> None:
+        scanned = put(home, ordinary().data, "scanned")
+        messages, who = infected_messages(scanned), identity(scanned)
+        box = render([letter(number) for number in range(1, 6)])
+        path = put(home, box.data)
+        with WorkerPeer(home, code=RESTLESS % render([letter(8)]).data.hex()) as worker:
+            worker.send(ActJob(max_file_size=MAX_FILE_SIZE, file_deadline_s=30.0))
+            keeper = Keeper(worker, mail_clamd)
+            end = keeper.cleanse(path, home, messages, identity=who)
+        assert (end.outcome, end.gone) == (Outcome.NO_ACTION, True)
+        assert end.message == "it changed since the scan and is clean now: left as it is"
+        assert path.read_bytes().startswith(box.data)
+        assert keeper.contents == {}
+
     def test_a_mailbox_that_goes_away_under_the_engine_s_eyes_is_gone(self, home: Path, keeper: Keeper) -> None:
         path = put(home, ordinary().data)
         stale = msgspec.structs.replace(identity(path), size=1)
@@ -228,6 +265,17 @@ class TestBounds:
         assert torn or "not where they were: 60;" in end.message
 
 
+RESTLESS = """
+import os, sys
+from clamscannerd.worker import feed, main
+send = feed.Feed.send
+def sending(self, flight):
+    with open(sys.argv[2] + "/mbox", "ab") as stream:
+        stream.write(bytes.fromhex("%s"))
+    return send(self, flight)
+feed.Feed.send = sending
+sys.exit(main.serve(int(sys.argv[1]), os.fsencode(sys.argv[2]), os.getuid(), {}))
+"""
 IMPATIENT = """
 import os, sys
 from clamscannerd.worker import main, mailbox
