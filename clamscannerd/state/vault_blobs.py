@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from clamscannerd.errors import StateError
+from clamscannerd.errors import Refused, StateError
+from clamscannerd.state.store_items import shown
+from clamscannerd.state.store_values import SmallContent
 from clamscannerd.state.vault_files import NEUTRAL
 
 APPLICATION_ID = 0x43534342  # "CSCB"
@@ -51,9 +53,13 @@ class Blobs:
             self._opened = connection
         return self._opened
 
-    def put(self, contents: Iterable[tuple[str, bytes]]) -> None:
-        """All of them or none, on disk when this returns. Raises StateError."""
-        rows = [(file, content.translate(NEUTRAL)) for file, content in contents]
+    def put(self, contents: Iterable[SmallContent]) -> None:
+        """All of them or none, on disk when this returns. Raises StateError; Refused: one is not what was found."""
+        rows = []
+        for one in contents:
+            if hashlib.sha256(one.content).digest() != one.item.step.identity.sha256:
+                raise Refused(f"cannot keep {shown(one.item.step.path)}: its content is not what was found infected")
+            rows.append((one.item.file, one.content.translate(NEUTRAL)))
         self._write("INSERT INTO blob (file, content) VALUES (?, ?)", rows)
 
     def remove(self, files: Iterable[str]) -> None:
