@@ -8,7 +8,7 @@ the home after; a task that goes on writes the log afresh from them.
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from clamscannerd import events
@@ -24,12 +24,12 @@ from clamscannerd.model import (
     Task,
 )
 from clamscannerd.pipeline.cleanse import Cleansing, drop_unjournaled
-from clamscannerd.pipeline.group import GROUP_STEPS, act_on_group, plain
+from clamscannerd.pipeline.group import GroupRun, Waiting, is_plain
 from clamscannerd.pipeline.link import WorkerLink, open_worker
 from clamscannerd.pipeline.tasks import TaskJobs, bring_session, capture_name, in_time
 from clamscannerd.rpc.names import to_wire
 from clamscannerd.state.store import FileMeta
-from clamscannerd.state.store_values import StepEnd
+from clamscannerd.state.store_values import GroupTurn, StepEnd
 from clamscannerd.worker.messages import (
     BATCH_BYTES,
     MAX_TEXT,
@@ -80,12 +80,11 @@ class DisinfectTurn:
                 await link.send(ActJob(max_file_size=size, file_deadline_s=jobs.limits.file_deadline_s))
                 await self._write_log_afresh()
                 while not jobs.stopping.is_set():
-                    group = plain(await self._store.waiting_steps(self.task.id, GROUP_STEPS), jobs.vault)
-                    if len(group) > 1 and await self._group(link, group):
-                        continue
                     step = await self._store.next_step(self.task.id)
                     if step is None:
                         break
+                    if step.state is StepState.WAITING and await self._groups(link, step):
+                        continue
                     self.seq = step.seq
                     await self._step(link, step)
                 else:
@@ -93,7 +92,7 @@ class DisinfectTurn:
                 await self._sync(link)
                 # Until the log is whole the task runs: a crash here leaves it to the next start, which ends it right.
                 if done := await self._store.conclude_task(self.task.id):
-                    await self._write_log([done])
+                    await self.write_log([done])
                 await self._sync(link)
                 await self._store.end_task(self.task.id, time.time())
         finally:
@@ -139,26 +138,29 @@ class DisinfectTurn:
             await self._give_up(step, message)
         return any_left
 
-    async def _group(self, link: WorkerLink, steps: Sequence[Step]) -> bool:
-        """Small files together; what was not plain is done alone, at its place. False: none could be begun."""
-        self.seq = steps[0].seq
-        signatures = {step.seq: step.signature for step in steps}
-        captures = [capture_name() for _ in steps]
-        ended: list[StepEnd] = []
-        with in_time(self._jobs.limits.step_timeout_s, f"end the group from step {self.seq} on"):
-            begun = await act_on_group(link, self._reply, self._jobs.vault, self._account, steps, captures)
-        for one in begun:  # records stand in the order asked
+    async def _groups(self, link: WorkerLink, step: Step) -> bool:
+        """Small files together, from `step` on; what was not plain is done alone. False: none could be begun."""
+        jobs = self._jobs
+        waiting = Waiting(self._store, jobs.vault, self.task.id)
+        if not is_plain(step, jobs.vault) or len(first := await waiting.group()) < 2:
+            return False
+        run = GroupRun(self, link, jobs.vault, self._account, self.task.id, waiting, jobs.stopping)
+        ended: list[tuple[Step, StepEnd]] = []
+        for one in await run.run(first, jobs.limits.step_timeout_s):  # records stand in the order asked
             if one.acted is not None:
-                ended.append(self._end_of(one.step, one.acted, one.item.item_id))
+                ended.append((one.step, self.end_of(one.step, one.acted, one.item.item_id)))
                 continue
-            await self._record_group(ended, signatures)
+            await self._record_group(ended)
             ended = []
             self.seq = one.step.seq
             await self._step(link, one.step)
-        await self._record_group(ended, signatures)
-        return bool(begun)
+        await self._record_group(ended)
+        return run.any_begun
 
-    def _end_of(self, step: Step, acted: Acted, item_id: int) -> StepEnd:
+    def at(self, seq: int) -> None:
+        self.seq = seq
+
+    def end_of(self, step: Step, acted: Acted, item_id: int) -> StepEnd:
         message = acted.message
         if acted.outcome is Outcome.DELETED:
             until = self._jobs.vault.expires_at(step.action, time.time())
@@ -168,16 +170,18 @@ class DisinfectTurn:
             outcome=acted.outcome,
             message=message or None,
             file_text=self._shown(step),
+            finding_id=step.finding_id,
             finding_state=_FINDING[acted.outcome],
             item=item_id,
         )
 
-    async def _record_group(self, ends: Sequence[StepEnd], signatures: Mapping[int, str]) -> None:
-        if ends:
-            records = await self._store.end_group(self.task.id, ends, time.time())
-            for end in ends:
-                self._tell(end.file_text, signatures[end.seq], end.outcome)
-            await self._write_log(records)
+    async def _record_group(self, ended: Sequence[tuple[Step, StepEnd]]) -> None:
+        if ended:
+            groups = GroupTurn(task_id=self.task.id, ends=[end for _, end in ended])
+            turned = await self._jobs.vault.turn_groups(self._account, groups, time.time())
+            for step, end in ended:
+                self.tell(step, end.outcome)
+            await self.write_log(turned.records)
 
     async def _step(self, link: WorkerLink, step: Step) -> None:
         again = step.state is StepState.DOING
@@ -212,7 +216,7 @@ class DisinfectTurn:
         )
         item = stored
         while True:
-            reply = await self._reply(link)
+            reply = await self.reply(link)
             if isinstance(reply, Acted):
                 break
             if not isinstance(reply, Content) or reply.seq != step.seq:
@@ -224,7 +228,7 @@ class DisinfectTurn:
 
     async def _cleanse(self, link: WorkerLink, step: Step, *, again: bool) -> None:
         jobs = self._jobs
-        work = Cleansing(link, self._reply, self._store, jobs.vault, self._account, step)
+        work = Cleansing(link, self.reply, self._store, jobs.vault, self._account, step)
         end = await work.run(again=again)
         reply, item = end.reply, end.items[0].id if end.items else None
         await self.record(step, reply.outcome, reply.message or None, gone=reply.gone, item=item)
@@ -280,12 +284,12 @@ class DisinfectTurn:
         return item
 
     async def _part(self, link: WorkerLink, step: Step) -> bytes | ContentEnd:
-        reply = await self._reply(link)
+        reply = await self.reply(link)
         if not isinstance(reply, Chunk | ContentEnd) or reply.seq != step.seq:
             raise WorkerFailed(f"worker sent {type(reply).__name__} in the middle of a content")
         return reply.data if isinstance(reply, Chunk) else reply
 
-    async def _reply(self, link: WorkerLink) -> Reply:
+    async def reply(self, link: WorkerLink) -> Reply:
         """The next message that is about the step: log trouble and wishes for a session are served on the way."""
         engine_s = 0.0
         while True:
@@ -305,20 +309,21 @@ class DisinfectTurn:
         finding = _FINDING.get(outcome) or (FindingState.CLEARED if gone else None)
         text = self._shown(step)
         record = await self._store.end_step(self.task.id, step.seq, outcome, message, time.time(), text, finding, item)
-        self._tell(text, step.signature, outcome)
-        await self._write_log([record])
+        self.tell(step, outcome)
+        await self.write_log([record])
 
-    def _tell(self, path: str, signature: str, outcome: Outcome) -> None:
-        task, uid = self.task.public_id, self._account.uid
-        extra = events.action(uid, task=task, path=path, signature=signature, outcome=outcome)
+    def tell(self, step: Step, outcome: Outcome) -> None:
+        """The journal, of an end that is committed."""
+        task, uid, path = self.task.public_id, self._account.uid, self._shown(step)
+        extra = events.action(uid, task=task, path=path, signature=step.signature, outcome=outcome)
         log.info("task %s of uid %d: %r: %s", task, uid, path, outcome.value, extra=extra)
 
     def _shown(self, step: Step) -> str:
         return to_wire(self._account.home.rstrip(b"/") + b"/" + step.path)
 
-    async def _write_log(self, records: Sequence[bytes], *, fresh: bool = False) -> None:
+    async def write_log(self, records: Sequence[bytes], *, fresh: bool = False) -> None:
         """Whole lines, in messages of bounded size."""
-        if self._link is None:
+        if self._link is None or not (records or fresh):
             return
         lines = b""
         for record in records:
@@ -338,16 +343,16 @@ class DisinfectTurn:
     async def _write_log_afresh(self) -> None:
         """Everything that was recorded before."""
         records = await self._store.records(self.task.id, 0, _LOG_PAGE)
-        await self._write_log(records, fresh=True)
+        await self.write_log(records, fresh=True)
         after = len(records)
         while records := await self._store.records(self.task.id, after, _LOG_PAGE):
-            await self._write_log(records)
+            await self.write_log(records)
             after += len(records)
 
     async def _sync(self, link: WorkerLink) -> None:
         with in_time(self._jobs.limits.step_timeout_s, "answer Sync"):
             await link.send(Sync())
-            if not isinstance(await self._reply(link), Synced):
+            if not isinstance(await self.reply(link), Synced):
                 raise WorkerFailed("worker did not answer Sync")
 
 

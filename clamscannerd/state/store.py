@@ -21,6 +21,7 @@ import trio
 from clamscannerd.errors import StateError
 from clamscannerd.model import (
     Account,
+    Action,
     Counts,
     EngineInfo,
     Finding,
@@ -33,23 +34,22 @@ from clamscannerd.model import (
     Step,
     Task,
 )
-from clamscannerd.state import store_items, store_mail, store_scans, store_tasks
+from clamscannerd.state import store_groups, store_items, store_mail, store_scans, store_tasks
 from clamscannerd.state.restore_store import RestoreStore
 from clamscannerd.state.store_open import open_database, ping, verify
 from clamscannerd.state.store_values import (
     Caps,
     FileMeta,
     FoundMail,
+    GroupTurn,
+    GroupTurned,
     ItemFile,
     Job,
     NewFinding,
     NewStep,
     Recovered,
     Reservation,
-    SmallContent,
-    SmallItem,
     Statistics,
-    StepEnd,
     StoreLimits,
     Usage,
 )
@@ -226,22 +226,15 @@ class Store(RestoreStore):
         """waiting -> doing. A step already doing is returned as it is, with its old capture."""
         return await self._db.write(store_tasks.begin_step, task_id, seq, capture)
 
-    async def waiting_steps(self, task_id: int, limit: int) -> list[Step]:
-        """The next steps that were never begun; none while one is being done."""
-        return await self._db.read(store_tasks.waiting_steps, task_id, limit)
+    async def waiting_steps(self, task_id: int, after_seq: int, limit: int) -> list[Step]:
+        """The next steps that were never begun."""
+        return await self._db.read(store_groups.waiting_steps, task_id, after_seq, limit)
 
-    async def begin_group(
-        self, account: Account, steps: Sequence[Step], captures: Sequence[bytes], caps: Caps, now: float
-    ) -> tuple[list[SmallItem], list[ItemFile]]:
-        """Intent and room in the vault for a group of small contents; Vault.begin_group calls it."""
-        return await self._db.write(store_tasks.begin_group, account, steps, captures, caps, now)
-
-    async def keep_small(self, contents: Sequence[SmallContent], expires_at: Sequence[float], now: float) -> None:
-        await self._db.write(store_items.keep_small, contents, expires_at, now)
-
-    async def end_group(self, task_id: int, ends: Sequence[StepEnd], now: float) -> list[bytes]:
-        """end_step for each, in one transaction; the records."""
-        return await self._db.write(store_tasks.end_group, task_id, ends, now)
+    async def turn_groups(
+        self, account: Account, groups: GroupTurn, expires_at: Mapping[Action, float], caps: Caps, now: float
+    ) -> GroupTurned:
+        """One point further with the groups of a task, in one transaction; Vault.turn_groups calls it."""
+        return await self._db.write(store_groups.turn, account, groups, expires_at, caps, now)
 
     async def end_step(
         self,

@@ -21,8 +21,6 @@ from clamscannerd.state.store_values import (
     ItemEntry,
     ItemFile,
     Reservation,
-    SmallContent,
-    SmallItem,
     Usage,
 )
 
@@ -45,75 +43,12 @@ def _file(row: sqlite3.Row, state: Literal["receiving", "kept", "removed"] | Non
     return ItemFile(item_id=row["id"], file=row["file"], state=state or row["state"], place=row["place"])
 
 
-def reserve_small(
-    c: sqlite3.Connection, account: Account, steps: Sequence[Step], caps: Caps, now: float
-) -> tuple[list[SmallItem], list[ItemFile]]:
-    """Room for as many of `steps` as fit, each for a content of its identity's size; and what gave way for them."""
-    owner = make_account(c, account.uid, account.name)
-    engine = _engine_of(c, steps[0].task_id) if steps else ("", 0)
-    small: list[SmallItem] = []
-    evicted: list[ItemFile] = []
-    used = _usage(c, owner)  # once: summing up a full vault for each item was two thirds of a task's cost
-    for step in steps:
-        size = step.identity.size
-        try:
-            gone = _make_room(c, owner, step.path, size, caps, used)
-        except Refused:
-            break  # this one and the rest go one by one, and each gets its own answer
-        evicted += gone
-        file = new_file_name()
-        item_id = c.execute(
-            "INSERT INTO item (account, task, seq, path, action, size, signature, owner, grp, mode, mtime_ns, xattrs,"
-            " engine, database, file, place, state, reserved_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, x'', ?, ?, ?, 'blob', 'receiving', ?)",
-            (
-                owner,
-                step.task_id,
-                step.seq,
-                step.path,
-                step.action,
-                size,
-                clipped(step.signature, SIGNATURE_MAX_CHARS),
-                *engine,
-                file,
-                now,
-            ),
-        ).lastrowid
-        used = _usage(c, owner) if gone else Usage(bytes=used.bytes + size, items=used.items + 1)
-        small.append(SmallItem(item_id=item_id or 0, file=file, step=step))
-    return small, evicted
-
-
-def keep_small(
-    c: sqlite3.Connection, contents: Sequence[SmallContent], expires_at: Sequence[float], now: float
-) -> None:
-    """receiving -> kept for a group whose contents are on disk."""
-    for one, until in zip(contents, expires_at, strict=True):
-        changed = c.execute(
-            "UPDATE item SET state = 'kept', sha256 = ?, owner = ?, grp = ?, mode = ?, mtime_ns = ?, xattrs = ?,"
-            " kept_at = ?, expires_at = ? WHERE id = ? AND state = 'receiving'",
-            (
-                one.item.step.identity.sha256,
-                one.meta.owner,
-                one.meta.group,
-                one.meta.mode,
-                one.meta.mtime_ns,
-                one.meta.xattrs,
-                now,
-                until,
-                one.item.item_id,
-            ),
-        ).rowcount
-        if changed != 1:
-            raise LocalProtocolError(f"cannot keep item {one.item.item_id}: it is not being received")
-
-
 def reserve(
     c: sqlite3.Connection, account: Account, step: Step, size: int, file: str, meta: FileMeta, caps: Caps, now: float
 ) -> Reservation:
     """Room for `size` bytes, held against the account's caps from now on. Refused: there is none."""
     owner = make_account(c, account.uid, account.name)
-    evicted = _make_room(c, owner, step.path, size, caps, _usage(c, owner))
+    evicted = make_room(c, owner, step.path, size, caps, usage_of(c, owner))
     item_id = c.execute(
         "INSERT INTO item (account, task, seq, path, action, size, signature, owner, grp, mode, mtime_ns, xattrs,"
         " engine, database, file, state, reserved_at, part, range_start, range_end)"
@@ -131,7 +66,7 @@ def reserve(
             meta.mode,
             meta.mtime_ns,
             meta.xattrs,
-            *_engine_of(c, step.task_id),
+            *engine_of(c, step.task_id),
             file,
             now,
             meta.part,
@@ -142,7 +77,7 @@ def reserve(
     return Reservation(item_id=item_id or 0, evicted=tuple(evicted))
 
 
-def _engine_of(c: sqlite3.Connection, task_id: int) -> tuple[str, int]:
+def engine_of(c: sqlite3.Connection, task_id: int) -> tuple[str, int]:
     """Version of the engine, and of its signatures, of the scan whose findings the task was chosen from."""
     row = c.execute("SELECT s.engine FROM task t JOIN scan s ON s.id = t.scan WHERE t.id = ?", (task_id,)).fetchone()
     if row is None:
@@ -151,7 +86,7 @@ def _engine_of(c: sqlite3.Connection, task_id: int) -> tuple[str, int]:
     return clipped(engine.version, _ENGINE_MAX_CHARS), engine.database
 
 
-def _make_room(c: sqlite3.Connection, owner: int, path: bytes, size: int, caps: Caps, used: Usage) -> list[ItemFile]:
+def make_room(c: sqlite3.Connection, owner: int, path: bytes, size: int, caps: Caps, used: Usage) -> list[ItemFile]:
     """Copies of deleted files give way, oldest first: as many as it takes, and none if all would not do.
 
     Not one whose step is at hand: on the word that it is kept, the file is about to go.
@@ -159,6 +94,8 @@ def _make_room(c: sqlite3.Connection, owner: int, path: bytes, size: int, caps: 
     over_bytes = used.bytes + size - caps.max_bytes
     over_items = used.items + 1 - caps.max_items
     evicted: list[ItemFile] = []
+    if over_bytes <= 0 and over_items <= 0:
+        return evicted
     rows = c.execute(
         "SELECT id, file, size, place FROM item"
         " WHERE account = ? AND state = 'kept' AND action = 'delete' AND NOT EXISTS"
@@ -181,7 +118,7 @@ def _make_room(c: sqlite3.Connection, owner: int, path: bytes, size: int, caps: 
     return evicted
 
 
-def _usage(c: sqlite3.Connection, owner: int) -> Usage:
+def usage_of(c: sqlite3.Connection, owner: int) -> Usage:
     row = c.execute(
         "SELECT coalesce(sum(size), 0), count(*) FROM item WHERE account = ? AND state IN ('receiving', 'kept')",
         (owner,),
@@ -191,7 +128,7 @@ def _usage(c: sqlite3.Connection, owner: int) -> Usage:
 
 def usage(c: sqlite3.Connection, uid: int, name: str) -> Usage:
     owner = find_account(c, uid, name)
-    return Usage(bytes=0, items=0) if owner is None else _usage(c, owner)
+    return Usage(bytes=0, items=0) if owner is None else usage_of(c, owner)
 
 
 def keep(c: sqlite3.Connection, item_id: int, sha256: bytes, expires_at: float, now: float) -> Item:

@@ -12,7 +12,6 @@ import msgspec
 
 from clamscannerd.errors import LocalProtocolError
 from clamscannerd.model import Account, Action, FindingState, Outcome, Step, StepState, Task, TaskKind, TaskState
-from clamscannerd.state import store_items
 from clamscannerd.state.store_rows import (
     SIGNATURE_MAX_CHARS,
     clipped,
@@ -25,7 +24,7 @@ from clamscannerd.state.store_rows import (
     task_of,
 )
 from clamscannerd.state.store_scans import move_finding
-from clamscannerd.state.store_values import Caps, ItemFile, NewStep, SmallItem, StepEnd, StoreLimits
+from clamscannerd.state.store_values import NewStep, StoreLimits
 from clamscannerd.state.tasks import advance, summary
 
 _TASK = "SELECT t.*, a.uid, a.name FROM task t JOIN account a ON a.id = t.account"
@@ -173,38 +172,6 @@ def begin_step(c: sqlite3.Connection, task_id: int, seq: int, capture: bytes) ->
     return _step(c, task_id, seq)
 
 
-def waiting_steps(c: sqlite3.Connection, task_id: int, limit: int) -> list[Step]:
-    """The next steps that were never begun; none while one is being done."""
-    rows = c.execute(
-        "SELECT * FROM step WHERE task = ? AND state <> 'ended' ORDER BY state, seq LIMIT ?", (task_id, limit)
-    ).fetchall()
-    found = [step_of(row) for row in rows]
-    return [] if found and found[0].state is StepState.DOING else found
-
-
-def begin_group(
-    c: sqlite3.Connection, account: Account, steps: Sequence[Step], captures: Sequence[bytes], caps: Caps, now: float
-) -> tuple[list[SmallItem], list[ItemFile]]:
-    """Intent for a group of steps with small contents: room in the vault, and `doing`, in one transaction.
-
-    Only steps that got room are begun; the others are left waiting.
-    """
-    small, evicted = store_items.reserve_small(c, account, steps, caps, now)
-    begun = []
-    for one, capture in zip(small, captures, strict=False):
-        step = begin_step(c, one.step.task_id, one.step.seq, capture)
-        begun.append(msgspec.structs.replace(one, step=step))
-    return begun, evicted
-
-
-def end_group(c: sqlite3.Connection, task_id: int, ends: Sequence[StepEnd], now: float) -> list[bytes]:
-    """The proofs of a group, in one transaction."""
-    return [
-        end_step(c, task_id, end.seq, end.outcome, end.message, now, end.file_text, end.finding_state, end.item)
-        for end in ends
-    ]
-
-
 def end_step(
     c: sqlite3.Connection,
     task_id: int,
@@ -244,13 +211,27 @@ def append(
     c: sqlite3.Connection, task_id: int, record_type: str, kind: str, body: dict[str, object], message: str | None
 ) -> bytes:
     """The task's next record: type, id, the body's members, message. What is stored is what is written and answered."""
+    return append_all(c, task_id, record_type, kind, [body], [message])[0]
+
+
+def append_all(
+    c: sqlite3.Connection,
+    task_id: int,
+    record_type: str,
+    kind: str,
+    bodies: Sequence[dict[str, object]],
+    messages: Sequence[str | None],
+) -> list[bytes]:
+    """The task's next records, one for each body and its message."""
     last = c.execute("SELECT coalesce(max(id), 0) FROM record WHERE task = ?", (task_id,)).fetchone()[0]
-    record: dict[str, object] = {"type": record_type, "id": last + 1, **body}
-    if message is not None:
-        record["message"] = message
-    encoded = msgspec.json.encode(record)
-    c.execute("INSERT INTO record (task, id, kind, body) VALUES (?, ?, ?, ?)", (task_id, last + 1, kind, encoded))
-    return encoded
+    rows = []
+    for record_id, (body, message) in enumerate(zip(bodies, messages, strict=True), start=last + 1):
+        record: dict[str, object] = {"type": record_type, "id": record_id, **body}
+        if message is not None:
+            record["message"] = message
+        rows.append((task_id, record_id, kind, msgspec.json.encode(record)))
+    c.executemany("INSERT INTO record (task, id, kind, body) VALUES (?, ?, ?, ?)", rows)
+    return [row[-1] for row in rows]
 
 
 def add_issue(c: sqlite3.Connection, task_id: int, state: str, message: str) -> bytes:

@@ -1,5 +1,6 @@
 """What the store takes and gives beyond model's nouns. [daemon] Frozen values; no I/O."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from clamscannerd.errors import RemoteProtocolError
@@ -145,14 +146,40 @@ class SmallContent(Frozen, frozen=True, kw_only=True):
 
 
 class StepEnd(Frozen, frozen=True, kw_only=True):
-    """The end of one step of a group; the meanings are those of Store.end_step's parameters."""
+    """The end of one step of a group whose content is in the vault; meanings as of Store.end_step's parameters."""
 
     seq: int
     outcome: Outcome
     message: str | None
     file_text: str
-    finding_state: FindingState | None
-    item: int | None
+    finding_id: int
+    finding_state: FindingState
+    item: int
+
+
+class GroupTurn(Frozen, frozen=True, kw_only=True):
+    """What one transaction does for the groups of a task that are under way: `ends` of the first, `kept` of the
+    second, whose contents are on disk, and the steps of another to `begin`, with a capture name for each.
+
+    `used`: of the account's part of the vault, as the turn before said; None: to be summed up.
+    """
+
+    task_id: int
+    ends: Sequence[StepEnd] = ()
+    kept: Sequence[SmallContent] = ()
+    begin: Sequence[Step] = ()
+    captures: Sequence[bytes] = ()
+    used: Usage | None = None
+
+
+class GroupTurned(Frozen, frozen=True, kw_only=True):
+    """`records` of the steps that ended, as Store.end_step gives them; the steps that were begun, as far as there was
+    room; `evicted` as in Reservation; `used`, no less than what is used now."""
+
+    records: list[bytes]
+    begun: list[SmallItem]
+    evicted: list[ItemFile]
+    used: Usage | None
 
 
 class ItemEntry(Frozen, frozen=True, kw_only=True):

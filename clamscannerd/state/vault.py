@@ -33,7 +33,7 @@ from clamscannerd.model import Account, Action, Frozen, Item, Step
 from clamscannerd.state import vault_files
 from clamscannerd.state.store import Store
 from clamscannerd.state.store_items import new_file_name, shown
-from clamscannerd.state.store_values import Caps, FileMeta, ItemFile, SmallContent, SmallItem
+from clamscannerd.state.store_values import Caps, FileMeta, GroupTurn, GroupTurned, ItemFile, SmallContent, SmallItem
 from clamscannerd.state.vault_blobs import BlobReader, Blobs
 from clamscannerd.state.vault_in import Incoming
 from clamscannerd.state.vault_out import ItemLost, Outgoing, lend
@@ -99,6 +99,10 @@ class Vault:
         """For contents that come from now on; what is kept keeps the time that it was promised."""
         self._limits = limits
 
+    @property
+    def _caps(self) -> Caps:
+        return Caps(max_bytes=self._limits.max_bytes_per_account, max_items=self._limits.max_items_per_account)
+
     def keeps(self, action: Action) -> bool:
         """Whether a copy is made at all: `keep_deleted = 0` means that deleting keeps none."""
         return action is not Action.DELETE or self._limits.keep_deleted_s > 0
@@ -116,8 +120,7 @@ class Vault:
         self._receiving.add(file)
         try:
             await self._need_free(step.path, size)
-            caps = Caps(max_bytes=self._limits.max_bytes_per_account, max_items=self._limits.max_items_per_account)
-            reservation = await self._store.reserve_item(account, step, size, file, meta, caps, now)
+            reservation = await self._store.reserve_item(account, step, size, file, meta, self._caps, now)
             incoming = Incoming(self, step, size, reservation.item_id, file)
             try:
                 await self._make_way(step.path, reservation.evicted)
@@ -171,9 +174,8 @@ class Vault:
         """The files, then their rows. After an OSError the rows stay, and the check at the next start tries again."""
         if not gone:
             return
-        files = [one.file for one in gone if one.place == "file"]
         blobs = [one.file for one in gone if one.place == "blob"]
-        if files:
+        if files := [one.file for one in gone if one.place == "file"]:
             await trio.to_thread.run_sync(vault_files.remove, self._directory, files, limiter=self._threads)
         if blobs:
             await trio.to_thread.run_sync(self._blobs.remove, blobs, limiter=self._blob_thread)
@@ -236,40 +238,38 @@ class Vault:
         files = await trio.to_thread.run_sync(vault_files.names_in, folder, limiter=self._threads)
         return {f"{blob}.blob" for blob in blobs} | set(files)
 
-    async def begin_group(
-        self, account: Account, steps: Sequence[Step], captures: Sequence[bytes], now: float
-    ) -> list[SmallItem]:
-        """Intent for a group of steps with small contents, with room for each. Those left out keep waiting."""
-        size = sum(step.identity.size for step in steps)
+    async def put_group(self, contents: Sequence[SmallContent]) -> None:
+        """Contents on disk when this returns, worth nothing until they are kept. Refused: not one of them is there."""
         try:
-            await self._need_free(steps[0].path, size)
-        except Refused:
-            return []  # one by one, each gets its own answer
-        caps = Caps(max_bytes=self._limits.max_bytes_per_account, max_items=self._limits.max_items_per_account)
-        small, evicted = await self._store.begin_group(account, steps, captures, caps, now)
-        self._receiving.update(one.file for one in small)
-        await self._unlink(tuple(evicted))
-        return small
-
-    async def keep_group(self, contents: Sequence[SmallContent], now: float) -> None:
-        """Contents on disk and their items kept when this returns: one commit here, one in the index.
-
-        Raises Refused when the disk did not take them: `drop_group` is next.
-        """
-        rows = [(one.item.file, one.content) for one in contents]
-        try:
-            await trio.to_thread.run_sync(self._blobs.put, rows, limiter=self._blob_thread)
+            await trio.to_thread.run_sync(self._blobs.put, contents, limiter=self._blob_thread)
         except StateError as error:
             raise Refused(str(error)) from error
-        until = [self.expires_at(one.item.step.action, now) for one in contents]
-        await self._store.keep_small(contents, until, now)
-        self._receiving.difference_update(one.item.file for one in contents)
-        self._kept += len(contents)
+
+    async def turn_groups(self, account: Account, groups: GroupTurn, now: float) -> GroupTurned:
+        """One transaction for the groups of a task that are under way. The caller discards what was evicted."""
+        if groups.begin:
+            try:
+                await self._need_free(groups.begin[0].path, sum(step.identity.size for step in groups.begin))
+            except Refused:
+                groups = msgspec.structs.replace(groups, begin=(), captures=())  # alone, each gets its own answer
+        expires_at = {action: self.expires_at(action, now) for action in Action}
+        settled = [one.item.file for one in groups.kept]
+        try:
+            turned = await self._store.turn_groups(account, groups, expires_at, self._caps, now)
+        except StateError:
+            self._receiving.difference_update(settled)  # kept or not is unknown: clean() decides by the row
+            raise
+        # No await from here on: drop_group must not take what is kept for what is not.
+        self._receiving.difference_update(settled)
+        self._receiving.update(one.file for one in turned.begun)
+        self._kept += len(settled)
+        return turned
 
     async def drop_group(self, items: Sequence[SmallItem]) -> None:
-        """What was reserved and not kept: its content, if it got as far, and the room. A kept item is not touched."""
-        self._receiving.difference_update(one.file for one in items)
-        gone = [ItemFile(item_id=one.item_id, file=one.file, state="receiving", place="blob") for one in items]
+        """Of these, what is not kept: its content, if it got as far, and the room."""
+        lost = [one for one in items if one.file in self._receiving]
+        gone = [ItemFile(item_id=one.item_id, file=one.file, state="receiving", place="blob") for one in lost]
+        self._receiving.difference_update(one.file for one in lost)
         with suppress(StateError):  # the row says `receiving`: the check at the next start cleans both
             await self._unlink(tuple(gone))
 

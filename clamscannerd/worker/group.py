@@ -11,6 +11,7 @@ not permitted) is left as it was, and the daemon has it done by actions.py, whic
 import hashlib
 import os
 import stat
+from collections import deque
 from collections.abc import Sequence
 
 from clamscannerd.errors import RemoteProtocolError
@@ -21,6 +22,7 @@ from clamscannerd.worker.channel import Channel
 from clamscannerd.worker.hashing import Stamp, is_same_file, stamp
 from clamscannerd.worker.messages import (
     CHUNK_BYTES,
+    GROUPS_AT_ONCE,
     SMALL_XATTRS_BYTES,
     Act,
     Acted,
@@ -48,7 +50,33 @@ class _Taken:
         self.stamp = when
 
 
-class Group:
+class Groups:
+    """The groups under way: the next is captured before the one before is stored, so that neither end waits."""
+
+    def __init__(self, channel: Channel, kernel: Kernel, home_fd: int) -> None:
+        self._channel = channel
+        self._kernel = kernel
+        self._home_fd = home_fd
+        self._groups: deque[_Group] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
+    def take(self, command: ActGroup) -> None:
+        if len(self._groups) == GROUPS_AT_ONCE:
+            raise RemoteProtocolError(f"cannot take another group: {GROUPS_AT_ONCE} are not stored yet")
+        group = _Group(self._channel, self._kernel, self._home_fd)
+        self._groups.append(group)
+        group.take(command)
+
+    def end(self, command: GroupStored) -> None:
+        """In the order in which they were taken."""
+        if not self._groups:
+            raise RemoteProtocolError("cannot end a group: none is under way")
+        self._groups.popleft().end(command)
+
+
+class _Group:
     """One group, from the captures to the proofs."""
 
     def __init__(self, channel: Channel, kernel: Kernel, home_fd: int) -> None:
@@ -60,16 +88,17 @@ class Group:
         self._files: list[SmallFile] = []
         self._size = 0
 
-    def act(self, command: ActGroup) -> None:
-        """Capture and send all, wait, unlink what is stored, put back what is not, say which ended."""
+    def take(self, command: ActGroup) -> None:
+        """Capture and send all."""
+        for step in command.steps:
+            self._capture(step)
+        self._channel.send(SmallFiles(files=tuple(self._files), last=True))
+        self._files = []
+
+    def end(self, command: GroupStored) -> None:
+        """Unlink what is stored, put back what is not, say which ended."""
         try:
-            for step in command.steps:
-                self._capture(step)
-            self._channel.send(SmallFiles(files=tuple(self._files), last=True))
-            answer, _ = self._channel.receive()
-            if not isinstance(answer, GroupStored):
-                raise RemoteProtocolError(f"cannot take {type(answer).__name__} in the middle of a group")
-            self._channel.send(GroupActed(ends=tuple(self._unlink(answer.seqs))))
+            self._channel.send(GroupActed(ends=tuple(self._unlink(command.seqs))))
         finally:
             for taken in self._taken.values():
                 os.close(taken.fd)

@@ -18,7 +18,7 @@ from clamscannerd.worker.actions import Actor
 from clamscannerd.worker.channel import Channel, DaemonGone
 from clamscannerd.worker.cleanse import cleanse
 from clamscannerd.worker.feed import Feed
-from clamscannerd.worker.group import Group
+from clamscannerd.worker.group import Groups
 from clamscannerd.worker.mailscan import Engine, Survey
 from clamscannerd.worker.mailwire import Cleanse
 from clamscannerd.worker.messages import (
@@ -27,6 +27,7 @@ from clamscannerd.worker.messages import (
     ActGroup,
     ActJob,
     Fault,
+    GroupStored,
     Hello,
     Log,
     LogFailed,
@@ -107,24 +108,27 @@ def _act(channel: Channel, kernel: beneath.Kernel, home_fd: int, job: ActJob) ->
         return _rescan(channel, job, fd, path)
 
     actor = Actor(channel, kernel, home_fd, rescan)
+    groups = Groups(channel, kernel, home_fd)
     session = functools.partial(_session_fd, channel)
     engine = Engine(rescan, Survey(session, _SURVEY_WINDOW, job.file_deadline_s), job.max_file_size)
     log = UserLog(home_fd)
     while True:
         command, _ = channel.receive()
         match command:
-            case Act():
-                actor.act(command)
-            case Cleanse():
-                cleanse(channel, kernel, home_fd, engine, command)
             case ActGroup():
-                Group(channel, kernel, home_fd).act(command)
+                groups.take(command)
+            case GroupStored():
+                groups.end(command)
+            case Act() if not groups:
+                actor.act(command)
+            case Cleanse() if not groups:
+                cleanse(channel, kernel, home_fd, engine, command)
             case Log():
                 failed_before = bool(log.failure)
                 (log.start if command.fresh else log.append)(command.lines)
                 if log.failure and not failed_before:
                     channel.send(LogFailed(message=log.failure))
-            case Sync():
+            case Sync() if not groups:
                 channel.send(Synced())
             case _:
                 raise RemoteProtocolError(f"cannot take {type(command).__name__} during a task")

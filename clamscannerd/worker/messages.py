@@ -11,7 +11,7 @@ Which messages are legal when:
     ScanJob:    daemon Recheck* Window Sessions NoSession Cancel; worker Progress Found Skipped Cleared NeedSession,
                 in the end Scanned
     ActJob:     daemon Act ActGroup Log Sync Sessions NoSession; worker for Act: (Content Chunk* ContentEnd <- Stored)*
-                Acted; for ActGroup: SmallFiles+ <- GroupStored GroupActed;
+                Acted; for ActGroup: SmallFiles+, then for GroupStored: GroupActed; for the groups in their order;
                 for Log: LogFailed at most once; for Sync: Synced
                 Cleanse: see mailwire.py
     RestoreJob: see restorewire.py
@@ -36,6 +36,9 @@ CHUNK_BYTES = 64 * 1024
 
 SMALL_XATTRS_BYTES = 4 * 1024
 """Of a file in a group: as many as ext4 keeps in all; a file with more goes alone. Fits a message beside a chunk."""
+
+GROUPS_AT_ONCE = 2
+"""Groups that a worker has captured and that are not stored: with a directory for each file, two take half its fds."""
 
 BATCH_BYTES = 48 * 1024
 """A list of paths is sent when it holds so much text: with its last path it still fits into one message."""

@@ -14,10 +14,11 @@ import pytest
 from clamscannerd.errors import Refused
 from clamscannerd.model import Account, Action, Identity
 from clamscannerd.state.store import FileMeta, NewStep, Store, StoreLimits, open_store
-from clamscannerd.state.store_values import SmallContent, SmallItem
+from clamscannerd.state.store_values import GroupTurn, SmallContent, SmallItem
 from clamscannerd.state.vault import BLOBS_NAME, Vault, VaultLimits, VaultReport
 
 ANN = Account(uid=1001, gid=1001, name="ann", home=b"/home/ann")
+BOB = Account(uid=1002, gid=1002, name="bob", home=b"/home/bob")
 META = FileMeta(owner=1001, group=100, mode=0o640, mtime_ns=-5)
 LIMITS = VaultLimits(
     keep_quarantined_s=900.0, keep_deleted_s=70.0, max_bytes_per_account=1 << 24, max_items_per_account=50, min_free=0.0
@@ -36,7 +37,7 @@ def vault(store: Store, tmp_path: Path) -> Vault:
     return Vault(tmp_path / "vault", store, LIMITS)
 
 
-async def begun(vault: Vault, store: Store, contents: Sequence[bytes]) -> list[SmallItem]:
+async def begun(vault: Vault, store: Store, contents: Sequence[bytes], who: Account = ANN) -> list[SmallItem]:
     """A group with its intent committed."""
     new = [
         NewStep(
@@ -48,10 +49,16 @@ async def begun(vault: Vault, store: Store, contents: Sequence[bytes]) -> list[S
         )
         for number, data in enumerate(contents)
     ]
-    task = await store.add_task(ANN, 1, new, 1001, 1.0)
+    task = await store.add_task(who, 1, new, who.uid, 1.0)
     await store.begin_task(task.id, 1.0)
-    steps = await store.waiting_steps(task.id, len(new))
-    return await vault.begin_group(ANN, steps, [b"capture"] * len(steps), time.time())
+    steps = await store.waiting_steps(task.id, 0, len(new))
+    turn = GroupTurn(task_id=task.id, begin=steps, captures=[b"capture"] * len(steps))
+    return (await vault.turn_groups(who, turn, time.time())).begun
+
+
+async def keep(vault: Vault, contents: Sequence[SmallContent]) -> None:
+    await vault.put_group(contents)
+    await vault.turn_groups(ANN, GroupTurn(task_id=contents[0].item.step.task_id, kept=contents), 100.0)
 
 
 def with_data(items: Sequence[SmallItem], contents: Sequence[bytes]) -> list[SmallContent]:
@@ -76,7 +83,7 @@ def rows(vault: Vault) -> list[bytes]:
 
 async def test_a_group_comes_back_as_it_went_in_and_lies_neutralised(vault: Vault, store: Store) -> None:
     items = await begun(vault, store, CONTENTS)
-    await vault.keep_group(with_data(items, CONTENTS), 100.0)
+    await keep(vault, with_data(items, CONTENTS))
     kept = await store.items(1001, "ann")
     assert [await vault.read(item) for item in kept] == CONTENTS
     assert sorted(rows(vault)) == sorted(bytes(255 - byte for byte in data) for data in CONTENTS)
@@ -86,11 +93,10 @@ async def test_a_group_comes_back_as_it_went_in_and_lies_neutralised(vault: Vaul
 async def test_a_disk_that_takes_no_more_is_named_and_nothing_is_left(vault: Vault, store: Store) -> None:
     items = await begun(vault, store, CONTENTS)
     with no_file_grows(), pytest.raises(Refused, match=f"cannot write to vault .*{BLOBS_NAME}: "):
-        await vault.keep_group(with_data(items, CONTENTS), 100.0)
+        await keep(vault, with_data(items, CONTENTS))
     await vault.drop_group(items)
     assert (await store.items(1001, "ann"), await store.items_in_passing()) == ([], [])
-    again = await vault.begin_group(ANN, [item.step for item in items], [b"capture"] * len(items), time.time())
-    await vault.keep_group(with_data(again, CONTENTS), 100.0)
+    await keep(vault, with_data(await begun(vault, store, CONTENTS, BOB), CONTENTS))
     assert len(rows(vault)) == len(CONTENTS), "there is room again"
 
 
@@ -99,7 +105,7 @@ async def test_what_a_full_disk_lets_nobody_remove_is_removed_later(
 ) -> None:
     """The items are off the list all the same: who restored or deleted them is told no error."""
     items = await begun(vault, store, CONTENTS)
-    await vault.keep_group(with_data(items, CONTENTS), 100.0)
+    await keep(vault, with_data(items, CONTENTS))
     gone = [file for item in items if (file := await store.remove_item(item.item_id))]
     with no_file_grows():
         await vault.discard(gone)

@@ -23,7 +23,7 @@ from tests.fakes.realclamd import MARKER
 from tests.fakes.running import END_TIMEOUT_S, PeerClient, RunningDaemon, wait_for
 
 FLIPS = 20_000
-FILES = 120
+FILES = 160
 ACTIONS = 5_000
 PER_TASK = 250
 NEVER_BLOCKS_S = 10.0  # for one answer; the machine may be busy, the daemon must not be
