@@ -38,7 +38,7 @@ SMALL_XATTRS_BYTES = 4 * 1024
 """Of a file in a group: as many as ext4 keeps in all; a file with more goes alone. Fits a message beside a chunk."""
 
 GROUPS_AT_ONCE = 2
-"""Groups that a worker has captured and that are not stored: with a directory for each file, two take half its fds."""
+"""Groups that a worker has captured and that are not stored: one is on its way to the disk, one comes after it."""
 
 BATCH_BYTES = 48 * 1024
 """A list of paths is sent when it holds so much text: with its last path it still fits into one message."""

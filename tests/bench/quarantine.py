@@ -138,7 +138,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     ours: list[Ours] = []
     with (
         tempfile.TemporaryDirectory(prefix="csd-bench-", dir="/var/tmp") as place,
-        throw_away("bench_vault_w3q") as person,
+        throw_away("bench_vault") as person,
         RealClamd() as clamd,
     ):
         clamd.directory.chmod(0o755)

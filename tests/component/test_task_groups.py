@@ -29,10 +29,11 @@ from clamscannerd.model import (
     TaskState,
 )
 from clamscannerd.pipeline.disinfect import DisinfectTurn
-from clamscannerd.pipeline.group import GROUP_STEPS
+from clamscannerd.pipeline.group import GROUP_BYTES, GROUP_DIRECTORIES, GROUP_STEPS
 from clamscannerd.pipeline.tasks import TaskJobs, TaskLimits
 from clamscannerd.state.store import NewFinding, NewStep, Store, StoreLimits, open_store
 from clamscannerd.state.vault import Vault, VaultLimits
+from clamscannerd.state.vault_blobs import SMALL_BYTES
 from clamscannerd.worker.messages import (
     GROUPS_AT_ONCE,
     Act,
@@ -121,10 +122,9 @@ class Home:
                 data = self.files[step.capture] = self.files.pop(step.path)
                 file = SmallFile(seq=step.seq, data=data, mode=0o640, uid=1001, gid=100, mtime_ns=-5)
                 sent.append(self.lie(file))
-        half = len(sent) // 2
-        await worker.say(
-            SmallFiles(files=tuple(sent[:half]), last=False), SmallFiles(files=tuple(sent[half:]), last=True)
-        )
+        for file in sent:
+            await worker.say(SmallFiles(files=(file,), last=False))
+        await worker.say(SmallFiles(files=(), last=True))
 
     def _unlink(self, group: ActGroup, seqs: tuple[int, ...]) -> list[Acted]:
         ends = []
@@ -319,6 +319,31 @@ async def test_another_content_than_was_found_is_not_kept_as_it(
     assert await place.kept() == standing
 
 
+async def test_a_group_is_bounded_by_its_directories_and_by_the_bytes_of_its_contents(
+    tmp_path: Path, store: Store, nursery: trio.Nursery
+) -> None:
+    names = [b"d%d/f" % number for number in range(2 * GROUP_DIRECTORIES)]
+    names += [b"large/%d" % number for number in range(3 * GROUP_BYTES // SMALL_BYTES)]
+    home = Home(names)
+    for name in names[2 * GROUP_DIRECTORIES :]:
+        home.files[name] = home.files[name].ljust(SMALL_BYTES, b"x")
+    standing = dict(home.files)
+    groups: list[int] = []
+
+    async def look(command: Command) -> None:
+        if isinstance(command, ActGroup):
+            groups.append(len(command.steps))
+            assert len({step.path.rpartition(b"/")[0] for step in command.steps}) <= GROUP_DIRECTORIES
+            assert sum(step.identity.size for step in command.steps) <= GROUP_BYTES
+
+    home.look = look
+    place = Place(tmp_path, store, nursery, home.serve)
+    check(await place.run(await place.task(home)), names)
+    assert await place.kept() == standing
+    large = GROUP_BYTES // SMALL_BYTES
+    assert groups == [GROUP_DIRECTORIES, GROUP_DIRECTORIES, large, large, large]
+
+
 async def test_a_full_vault_takes_what_has_room_and_tells_the_rest(
     tmp_path: Path, store: Store, nursery: trio.Nursery
 ) -> None:
@@ -337,7 +362,7 @@ async def test_a_full_vault_takes_what_has_room_and_tells_the_rest(
 async def test_a_stop_begins_no_other_group_and_ends_those_under_way(
     tmp_path: Path, store: Store, nursery: trio.Nursery
 ) -> None:
-    home = Home(paths(20 * GROUP_STEPS))
+    home = Home(paths(12 * GROUP_STEPS))
     place = Place(tmp_path, store, nursery, home.serve)
     task = await place.task(home)
 

@@ -8,7 +8,19 @@ import msgspec
 import pytest
 
 from clamscannerd.model import Action, Outcome
-from clamscannerd.worker.messages import Act, ActGroup, ActJob, GroupActed, GroupStored, SmallFile, SmallFiles
+from clamscannerd.pipeline.group import GROUP_DIRECTORIES, GROUP_STEPS
+from clamscannerd.worker.messages import (
+    GROUPS_AT_ONCE,
+    Act,
+    ActGroup,
+    ActJob,
+    Fault,
+    GroupActed,
+    GroupStored,
+    SmallFile,
+    SmallFiles,
+    Sync,
+)
 from tests.component.test_worker_actions import act
 from tests.fakes.realclamd import EICAR
 from tests.fakes.worker_peer import WorkerPeer
@@ -127,3 +139,57 @@ def test_a_name_taken_meanwhile_is_not_replaced_and_the_captured_file_waits_for_
     worker.expect(GroupActed)
     assert (home / "a").read_bytes() == b"new work"
     assert files_in(home) == {"a", os.fsdecode(group[0].capture)}
+
+
+def test_as_many_groups_as_may_be_under_way_fit_into_the_fds_of_a_worker(home: Path) -> None:
+    names = [
+        f"d{number % GROUP_DIRECTORIES + group * GROUP_DIRECTORIES}/{group}_{number}"
+        for group in range(GROUPS_AT_ONCE)
+        for number in range(GROUP_STEPS)
+    ]
+    made = steps(home, names)
+    groups = [made[group * GROUP_STEPS : (group + 1) * GROUP_STEPS] for group in range(GROUPS_AT_ONCE)]
+    with WorkerPeer(home, wrapper=["prlimit", "--nofile=256"]) as worker:  # as monitor.py sets it
+        worker.send(ActJob(max_file_size=1 << 30, file_deadline_s=30.0))
+        for group in groups:
+            worker.send(ActGroup(steps=group))
+        for group in groups:
+            assert set(contents(worker)) == {step.seq for step in group}
+        for group in groups:
+            worker.send(GroupStored(seqs=tuple(step.seq for step in group)))
+            assert len(worker.expect(GroupActed).ends) == len(group)
+    assert files_in(home) == set()
+
+
+def test_groups_are_stored_in_the_order_in_which_they_were_captured(home: Path, worker: WorkerPeer) -> None:
+    first, second = steps(home, ["a", "b"])
+    for step in (first, second):
+        worker.send(ActGroup(steps=(step,)))
+        contents(worker)
+    worker.send(GroupStored(seqs=(first.seq,)))
+    assert [end.seq for end in worker.expect(GroupActed).ends] == [first.seq]
+    assert files_in(home) == {os.fsdecode(second.capture)}
+    worker.send(GroupStored(seqs=()))
+    assert worker.expect(GroupActed).ends == ()
+    assert files_in(home) == {"b"}
+
+
+@pytest.mark.parametrize("unlawful", ["group", "act", "sync", "stored"])
+def test_a_worker_leaves_over_what_is_unlawful_while_groups_are_under_way(
+    home: Path, worker: WorkerPeer, unlawful: str
+) -> None:
+    made = steps(home, [str(number) for number in range(GROUPS_AT_ONCE + 1)])
+    if unlawful != "stored":
+        for step in made[:GROUPS_AT_ONCE]:
+            worker.send(ActGroup(steps=(step,)))
+            contents(worker)
+    command = {
+        "group": ActGroup(steps=made[GROUPS_AT_ONCE:]),
+        "act": made[GROUPS_AT_ONCE],
+        "sync": Sync(),
+        "stored": GroupStored(seqs=()),
+    }
+    worker.send(command[unlawful])
+    worker.expect(Fault)
+    assert worker.process.wait(30) == 1
+    assert str(GROUPS_AT_ONCE) in files_in(home)

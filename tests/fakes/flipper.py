@@ -28,7 +28,7 @@ NOREPLACE, EXCHANGE = 1, 2
 TURNS = 10
 """Exchanges between two looks at the log and standard input: less than a step takes."""
 
-SPELLS = ((3, 0), (3, 5), (40, 0), (110, 0))
+SPELLS = ((3, 0), (3, 5), (40, 0), (200, 0))
 """Pairs that are exchanged from the one on whose turn it is (the log may lag behind, by three groups at most), and the
 milliseconds for which all then stand as they are."""
 
