@@ -25,7 +25,8 @@ from clamscannerd import __version__, systemd
 from clamscannerd import config as configuration
 from clamscannerd import daemon_values as values
 from clamscannerd.config import Config
-from clamscannerd.engine.sessions import STOP_S, Engines, open_engines
+from clamscannerd.engine.sessions import STOP_S, Engines, PrivateEngine, open_engines
+from clamscannerd.engine.unit import UnitEngine
 from clamscannerd.errors import ClamscannerdError, ConfigError, MonitorLost, StateError
 from clamscannerd.launch_engine import engine_places
 from clamscannerd.model import Account, TaskKind
@@ -68,7 +69,13 @@ def main(config: Config, monitor: socket.socket, *, system: bool, path: Path | N
     return 0
 
 
-class _PrivateEngine:
+def _private_engine(spawner: Spawner, config: Config, stop: Stop, *, system: bool) -> PrivateEngine:
+    """systemd's where its units listen for it, else the monitor's."""
+    sockets = engine_places(config, system=system).unit_sockets() if system else {}
+    return UnitEngine(sockets) if sockets else _MonitorsEngine(spawner, config, stop, system=system)
+
+
+class _MonitorsEngine:
     """engine/sessions.PrivateEngine over the monitor."""
 
     def __init__(self, spawner: Spawner, config: Config, stop: Stop, *, system: bool) -> None:
@@ -113,7 +120,7 @@ class _Daemon:
                 open_store(self._state, values.store_limits(config), self._stop) as store,
                 open_engines(
                     values.engine_settings(config),
-                    _PrivateEngine(spawner, config, self._stop, system=self._system),
+                    _private_engine(spawner, config, self._stop, system=self._system),
                     self._stop,
                 ) as engines,
             ):
