@@ -13,7 +13,7 @@ Where systemd runs the engine (clamscannerd-engine@.service), an instance of tha
 signatures, as one per core is to come, and `builtin`. Then there is only this, and nothing for the monitor to start:
 
     /run/clamscannerd-engine/          root's: INSTANCE.conf, builtin/, and INSTANCE.sock, which systemd listens on
-    /run/clamscannerd-engine/INSTANCE/ the engine's: its log
+    /run/clamscannerd-engine/log/INSTANCE/  the engine's: clamd.log
     /run/clamscannerd-engine/tmp/      a tmpfs that only this instance sees
 
 A private engine that cannot be had is no reason not to start: the system's clamd may do. Then None is set up, the
@@ -123,7 +123,7 @@ def prepare_units(config: Config) -> list[str]:
             socket=f"{places.base}/{instance}.sock",
             temporary=config.engine.temporary or f"{places.base}/tmp",  # noqa: S108  root's directory
             database=database,
-            log=f"{places.base}/{instance}/clamd.log",
+            log=f"{places.base}/log/{instance}/clamd.log",
         )
         if write_file(f"{places.base}/{instance}.conf", _conf(config, paths).encode()):
             changed.append(instance)

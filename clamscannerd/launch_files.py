@@ -49,7 +49,7 @@ def _own(path: str, fd: int, mode: int, owner: Ids) -> None:
     fits = (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (*owner, mode)
     ours = os.geteuid() in (0, status.st_uid)
     if not fits and ours and status.st_uid in (0, owner.uid) and not os.listdir(fd):
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and (status.st_uid, status.st_gid) != owner:
             os.fchown(fd, *owner)
         os.fchmod(fd, mode)
         status = os.fstat(fd)
