@@ -146,8 +146,8 @@ class Machine:
         return ended
 
     def sh(self, script: str, *, user: str | None = None, timeout_s: float = COMMAND_S) -> str:
-        """What a shell script says, which has to succeed."""
-        return self.run("bash", "-euc", script, user=user, timeout_s=timeout_s).stdout
+        """What a shell script says, which starts at home and has to succeed."""
+        return self.run("bash", "-euc", f"cd ~\n{script}", user=user, timeout_s=timeout_s).stdout
 
     def write(self, path: str, content: str | bytes, *, owner: str | None = None) -> None:
         """A file in the machine, its directories as well; of `owner` alone if one is named."""
