@@ -1,7 +1,7 @@
 """clamscannerd: every user's own files, scanned by ClamAV and disinfected, without root and without trust.
 
      client (any user)                                   systemd
-        | one JSON object a line                            ^ READY, STATUS, journal
+        | one JSON object a line                            ^ READY, STATUS, WATCHDOG, journal
         v                                                   |
      rpc/ ---------> service/ ---------> state/ ------------+     [daemon: user clamscannerd, no capability]
      bytes to one    the six calls       what survives a crash

@@ -31,6 +31,9 @@ _LONGEST_S = 36_500 * 86_400
 _MOST_IN_FLIGHT = 64
 """A single scan may have them all, and each is an open file of a worker, which may have 256. More gain nothing."""
 
+_SOCKET_PATH_MAX = 107
+"""sockaddr_un without its final NUL."""
+
 _WAITS = frozenset(
     {"server.line_timeout_s", "server.idle_timeout_s", "server.write_timeout_s", "accounts.lookup_timeout_s"}
     | {"engine.first_ping_timeout_s", "engine.ping_timeout_s", "engine.check_interval_s"}
@@ -174,7 +177,9 @@ def load(path: Path | None, *, system: bool) -> Config:
     except msgspec.ValidationError as error:
         raise _explain(error, origin, main) from None
     _check(config, origin, main)
-    return _fill(config, system=system)
+    config = _fill(config, system=system)
+    _check_places(config, origin, main)
+    return config
 
 
 def default_file(*, system: bool) -> Path:
@@ -192,7 +197,7 @@ def _is_there(file: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+        raise _unreadable(file, error) from None
     return True
 
 
@@ -203,7 +208,7 @@ def _names_in(directory: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise ConfigError(f"cannot read {directory}: {error.strerror}") from None
+        raise _unreadable(directory, error) from None
     return [directory / name for name in sorted(names) if name.endswith(".toml")]
 
 
@@ -212,9 +217,15 @@ def _read(file: Path) -> dict[str, object]:
         with file.open("rb") as stream:
             return tomllib.load(stream)
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+        raise _unreadable(file, error) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {file}: not TOML: {error}") from None
+        where = re.search(r"\(at (line \d+, column \d+|end of document)\)", str(error))
+        public = f"{file.name}: not TOML" + (f" at {where[1]}" if where else "")
+        raise ConfigError(f"cannot read {file}: not TOML: {error}", public) from None
+
+
+def _unreadable(file: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot read {file}: {error.strerror}", f"{file.name} cannot be read: {error.strerror}")
 
 
 def _builtins(kind: ScanType) -> dict[str, object]:
@@ -283,7 +294,8 @@ def _wrong(place: str, what: str, origin: Mapping[str, Path], main: Path) -> Con
     while probe not in origin and "." in probe:
         probe = probe.rpartition(".")[0]
     file = origin.get(probe, main)
-    return ConfigError(f"cannot use {file}: {place.removeprefix('$.')}: {what}")
+    key = place.removeprefix("$.")
+    return ConfigError(f"cannot use {file}: {key}: {what}", f"{file.name}: {key}: {what.partition(', got')[0]}")
 
 
 def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
@@ -335,6 +347,15 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
             fits = path == "." or (path != "" and not {"", ".", ".."} & set(parts) and "\0" not in path)
             need(fits, f"scan_types.{name}.paths", f'a path beneath the home, without "." and "..", got {path!r}')
             need(len(os.fsencode(path)) <= PATH_MAX_BYTES, f"scan_types.{name}.paths", "a path of at most 4,095 bytes")
+
+
+def _check_places(config: Config, origin: Mapping[str, Path], main: Path) -> None:
+    """Also of those that the environment names (XDG_...)."""
+    for key, place in (("server.socket", config.server.socket), ("state.directory", config.state.directory)):
+        if not os.path.isabs(place):
+            raise _wrong(f"$.{key}", f"expected an absolute path, got {place!r}", origin, main)
+    if len(os.fsencode(config.server.socket)) > _SOCKET_PATH_MAX:
+        raise _wrong("$.server.socket", f"expected at most {_SOCKET_PATH_MAX} bytes", origin, main)
 
 
 def _fill(config: Config, *, system: bool) -> Config:

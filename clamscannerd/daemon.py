@@ -2,7 +2,10 @@
 
 Start: monitor client, state (locked, recovered), vault checked, engines (in the background), runner, server, READY.
 Stop (SIGTERM, SIGINT): no new calls, scans parked, the step at hand ended, then everything closed in reverse.
-SIGHUP: read the configuration again; what cannot change at run time says so in the log.
+SIGHUP, Daemon.reload: read the configuration again; what cannot change now says so. A broken one changes nothing.
+Upgrade: a worker that says it is of another version means that another is installed. No job starts then, and when none
+runs any more the daemon ends with EXIT_RESTART, for its unit to start it anew. Not by exec: what the unit or root gave
+at the start is given up, and only they can give it again.
 """
 
 import logging
@@ -10,24 +13,29 @@ import math
 import os
 import signal
 import socket
-import stat
 import sys
-import threading
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import trio
 
-from clamscannerd import __version__, systemd
+from clamscannerd import __version__, daemon_upkeep, events, systemd
 from clamscannerd import config as configuration
 from clamscannerd import daemon_values as values
 from clamscannerd.config import Config
+from clamscannerd.daemon_listen import listeners
+from clamscannerd.daemon_status import Status
 from clamscannerd.engine.sessions import STOP_S, Engines, PrivateEngine, open_engines
 from clamscannerd.engine.unit import UnitEngine
-from clamscannerd.errors import ClamscannerdError, ConfigError, MonitorLost, StateError
+from clamscannerd.errors import (
+    EXIT_RESTART,
+    ClamscannerdError,
+    ConfigError,
+    MonitorLost,
+    StateError,
+    WorkerOutdated,
+)
 from clamscannerd.launch_engine import engine_places
 from clamscannerd.model import Account, TaskKind
 from clamscannerd.pipeline import probe
@@ -51,22 +59,34 @@ from clamscannerd.stop import Stop
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 4_096  # the kernel cuts it to net.core.somaxconn: clients wait there while the daemon is busy
-_EXPIRE_S = 3_600.0  # items are kept for days: an hour more is no matter
 _STOP_S = 9.5  # from SIGTERM to the end, of the 10 s that the contract gives
 _REST_S = 1.5  # of them, for what comes after the step at hand: parking it, ending the engine, closing the database
 _LEAVE_S = 9.8  # then we leave, whatever hangs: a disk that does not answer holds a thread, and no time limit ends that
+RESTART_AFTER_S = 60.0
+"""Not sooner after its own start is it started anew: should versions never meet, that is a restart a minute."""
 
 
 def main(config: Config, monitor: socket.socket, *, system: bool, path: Path | None = None) -> int:
     """The daemon's life after launch.py gave up its rights; returns the exit code. `path`: for SIGHUP."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    log_to_journal_or_stderr()
+    daemon = _Daemon(config, system=system, path=path)
     try:
-        trio.run(_Daemon(config, system=system, path=path).run, monitor, strict_exception_groups=True)
+        trio.run(daemon.run, monitor, strict_exception_groups=True)
     except ClamscannerdError as error:
         log.critical("%s", error)
         return error.exit_code
-    return 0
+    return daemon.exit_code
+
+
+def log_to_journal_or_stderr() -> None:
+    """With fields where there is a journal. For the process as a whole, once."""
+    handler = systemd.journal_handler()
+    words = "%(message)s"
+    if handler is None:
+        handler, words = logging.StreamHandler(sys.stderr), "%(levelname)s %(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(words))
+    handler.addFilter(events.EventLimit())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
 def _private_engine(spawner: Spawner, config: Config, stop: Stop, *, system: bool) -> PrivateEngine:
@@ -110,6 +130,9 @@ class _Daemon:
         self._system = system
         self._path = path
         self._state = Path(config.state.directory)
+        self._end = trio.Event()
+        self._reloading = trio.Lock()
+        self.exit_code = 0
 
     async def run(self, monitor: socket.socket) -> None:
         """Until a signal or a fault that nothing can go on after."""
@@ -128,6 +151,7 @@ class _Daemon:
 
     async def _serve(self, spawner: Spawner, store: Store, engines: Engines) -> None:
         config = self._config
+        self._store, self._engines = store, engines
         self._vault = vault = Vault(self._state / "vault", store, values.vault_limits(config), self._stop)
         locks = self._state / "locks"
         locks.mkdir(mode=0o700, exist_ok=True)
@@ -166,48 +190,64 @@ class _Daemon:
             engine_ready=lambda: engines.state().kind == "ready",
             gone_after_s=config.accounts.gone_after_s,
         )
+        await self._build_service(spawner, store, engines, live)
+        await self._live(spawner, store, vault, engines)
+
+    async def _build_service(self, spawner: Spawner, store: Store, engines: Engines, live: Live) -> None:
+        config = self._config
 
         async def look(account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
-            return await probe.probe(spawner, account, paths)
+            try:
+                return await probe.probe(spawner, account, paths)
+            except WorkerOutdated:
+                self._runner.outdated.set()
+                raise
 
         self._context = Context(
             store=store,
-            vault=vault,
+            vault=self._vault,
             live=live,
             jobs=self._runner,
             accounts=self._accounts,
             engine=engines.state,
             probe=look,
             settings=values.settings(config),
+            reload=self._reload,
         )
         self._admins = Admins(config.server.admins, self._accounts)
         await self._admins.look_up()
         self._server = Server(
             build(self._context), limits=values.server_limits(config), admins=lambda: self._admins.uids
         )
-        await self._live(spawner, store, vault, engines)
 
     async def _live(self, spawner: Spawner, store: Store, vault: Vault, engines: Engines) -> None:
-        listeners = _listeners(self._config.server.socket)
+        served = listeners(self._config.server.socket)
+        self._status = status = Status(self._runner.statistics, engines.state)
+        self._runner.changed = status.changed
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._bound_the_end)
                 nursery.start_soon(store.wait_broken)
                 nursery.start_soon(self._runner.serve)
                 nursery.start_soon(self._follow_engines, engines)
-                nursery.start_soon(_keep_vault, vault)
+                nursery.start_soon(daemon_upkeep.keep_vault, vault)
                 nursery.start_soon(self._admins.follow)
-                nursery.start_soon(systemd.watchdog, _alive(spawner, store))
-                await nursery.start(self._server.serve, [trio.socket.from_stdlib_socket(sock) for sock in listeners])
+                nursery.start_soon(systemd.watchdog, daemon_upkeep.watched(spawner, store))
+                nursery.start_soon(self._end_when_outdated)
+                await nursery.start(self._heed_signals)
+                await nursery.start(self._server.serve, [trio.socket.from_stdlib_socket(sock) for sock in served])
                 log.info("clamscannerd %s serves on %s", __version__, self._config.server.socket)
-                systemd.notify("READY=1")
-                await self._wait_for_end()
-                systemd.notify("STOPPING=1")
+                systemd.notify(READY="1", STATUS=status.line())
+                if systemd.is_told():
+                    nursery.start_soon(status.follow)
+                await self._end.wait()
+                status.note("end", "stopping")
+                systemd.notify(STOPPING="1", STATUS=status.line())
                 self._begin_stop()
                 await self._drain()
                 nursery.cancel_scope.cancel()
         finally:
-            for sock in listeners:
+            for sock in served:
                 sock.close()
 
     async def _bound_the_end(self) -> None:
@@ -220,40 +260,66 @@ class _Daemon:
     def _begin_stop(self) -> None:
         if self._stop.deadline == math.inf:
             self._stop.begin(_STOP_S)
-            _leave_after(_LEAVE_S)
+            daemon_upkeep.leave_after(_LEAVE_S)
 
     async def _drain(self) -> None:
         self._server.stop()
         self._tasks.stopping.set()
         await self._runner.drain(min(self._config.tasks.drain_s, self._stop.left(_STOP_S) - _REST_S))
 
-    async def _wait_for_end(self) -> None:
+    async def _heed_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
+                task_status.started()
                 async for number in signals:
                     if number != signal.SIGHUP:
                         log.info("stopping: %s", signal.Signals(number).name)
-                        nursery.cancel_scope.cancel()
-                        return
-                    nursery.start_soon(self._reload)
+                        self._end.set()
+                    elif not self._end.is_set():
+                        nursery.start_soon(self._reload_by_signal)  # a name service that hangs holds up no stop
 
-    async def _reload(self) -> None:
-        """What can change at run time changes; a broken file changes nothing."""
-        systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        try:
-            new = configuration.load(self._path, system=self._system)
-        except ConfigError as error:
-            log.error("keeping the old configuration: %s", error)
-        else:
-            for key in values.at_next_start(self._started_with, new):
-                log.warning("a change of %s takes effect at the next start", key)
-            self._adopt(new)
-            await self._admins.look_up()
-            log.info("configuration read again")
-        systemd.notify("READY=1")
+    async def _reload_by_signal(self) -> None:
+        with suppress(ConfigError):  # said, in the log and in STATUS
+            await self._reload()
+
+    async def _end_when_outdated(self) -> None:
+        began = trio.current_time()
+        await self._runner.outdated.wait()
+        self._status.note("version", "another version is installed: a new start when nothing runs")
+        await trio.sleep_until(began + RESTART_AFTER_S)
+        await self._runner.wait_idle()
+        who = "by its unit" if systemd.is_told() else "which has to be done by hand: no unit started it"
+        log.warning("another version is installed: ending with code %d to be started anew, %s", EXIT_RESTART, who)
+        self.exit_code = EXIT_RESTART
+        self._end.set()
+
+    async def _reload(self) -> list[str]:
+        """What can change at run time changes; the keys of what cannot. A broken file changes nothing: ConfigError."""
+        async with self._reloading:
+            systemd.reloading()
+            refused, late = "", list[str]()
+            try:
+                new = configuration.load(self._path, system=self._system)
+                late = values.at_next_start(self._started_with, new)
+                self._adopt(new)
+                await self._admins.look_up()
+                log.info("configuration read again")
+            except ConfigError as error:
+                log.error("keeping the old configuration: %s", error)
+                refused = f"the new configuration is refused, the old one stays: {error.public}"
+                raise
+            finally:
+                for key in late:
+                    log.warning("a change of %s takes effect at the next start", key)
+                self._status.trouble("configuration", refused)
+                self._status.note("late", f"changed for the next start: {', '.join(late)}" if late else "")
+                systemd.notify(READY="1", STATUS=self._status.line())
+            return late
 
     def _adopt(self, new: Config) -> None:
         self._config = new
+        self._store.limits = values.store_limits(new)
+        self._engines.reload(values.engine_settings(new, self._started_with))
         self._server.limits = values.server_limits(new)
         self._admins.names = new.server.admins
         self._context.settings = values.settings(new)
@@ -270,12 +336,19 @@ class _Daemon:
         self._runner.wake()
 
     async def _follow_engines(self, engines: Engines) -> None:
-        state = engines.state()
+        state, lost = engines.state(), False
         while True:
             words = state.reason or f"clamd {state.info.version}/{state.info.database}"
-            systemd.notify(f"STATUS={state.kind}: {words}")
-            log.info("engine %s: %s", state.kind, words)
+            if state.kind == "ready":
+                log.info("engine ready: %s", words, extra={"MESSAGE_ID": events.ENGINE_BACK} if lost else None)
+                lost = False
+            elif state.kind == "lost" and not lost:
+                log.warning("engine lost: %s", words, extra={"MESSAGE_ID": events.ENGINE_LOST})
+                lost = True
+            else:
+                log.info("engine %s: %s", state.kind, words)
             self._runner.wake()
+            self._status.changed()
             state = await engines.wait_changed(state)
 
     def _scan_limits(self) -> ScanLimits:
@@ -286,98 +359,5 @@ class _Daemon:
             file_deadline_s=config.scans.file_deadline_s,
             retries=config.scans.retries,
             max_skipped=config.state.max_not_scanned_per_scan,
-            excludes=() if self._system else _own_state(self._state),
+            excludes=() if self._system else daemon_upkeep.own_state(self._state),
         )
-
-
-def _own_state(directory: Path) -> tuple[bytes, ...]:
-    """A user's daemon keeps its state, with the vault, in that user's home: left out of scans.
-
-    What is scanned is the home that passwd names, whatever sudo left in HOME.
-    """
-    import pwd
-
-    try:
-        home = os.path.realpath(pwd.getpwuid(os.geteuid()).pw_dir)
-    except KeyError:  # nor will it be an account
-        return ()
-    state = Path(os.path.realpath(directory))
-    return (os.fsencode(state.relative_to(home)),) if state.is_relative_to(home) else ()
-
-
-def _alive(spawner: Spawner, store: Store) -> Callable[[], Awaitable[None]]:
-    async def alive() -> None:
-        with _said():
-            await store.check()
-        await spawner.ping()
-
-    return alive
-
-
-async def _keep_vault(vault: Vault) -> None:
-    """At start compare contents with rows; then remove what is past its time, again and again."""
-    with _said():
-        report = await vault.survey()
-        if report.stray_count or report.missing_count:
-            log.error(
-                "vault: %d contents without a row, %d items without a content", report.stray_count, report.missing_count
-            )
-    while True:
-        with _said():
-            await vault.expire(time.time())
-        await trio.sleep(_EXPIRE_S)
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    """A full disk, somebody's lock: the next round does it. What does not pass ends us by Store.wait_broken."""
-    try:
-        yield
-    except StateError as error:
-        log.error("%s", error)
-
-
-def _leave_after(seconds: float) -> None:
-    """For threads that hang. The monitor sees our end and ends the rest; the next start recovers as after a kill."""
-
-    def leave() -> None:
-        log.critical("cannot stop in time: leaving")
-        os._exit(1)
-
-    timer = threading.Timer(seconds, leave)
-    timer.daemon = True
-    timer.start()
-
-
-def _listeners(path: str) -> list[socket.socket]:
-    """systemd's sockets, or one of our own at `path`. Raises ClamscannerdError."""
-    given = systemd.listeners()
-    if given:
-        return given
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(path)
-        sock.bind(path)
-        os.chmod(path, 0o666)  # noqa: S103  every local user may call; who calls is the kernel's word
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise ClamscannerdError(f"cannot listen on {path}: {error.strerror}") from None
-    return [sock]
-
-
-def _remove_stale(path: str) -> None:
-    """A socket that nobody serves any more. One that answers is another daemon's."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise ClamscannerdError(f"cannot listen on {path}: it is no socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe_sock:
-        probe_sock.settimeout(1)
-        try:
-            probe_sock.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-    raise ClamscannerdError(f"cannot listen on {path}: another daemon serves it")

@@ -79,8 +79,12 @@ def settings(config: Config) -> Settings:
     return Settings(scan_types=types, lost_after_s=config.engine.lost_after_s)
 
 
-def engine_settings(config: Config) -> EngineSettings:
+def engine_settings(config: Config, started_with: Config | None = None) -> EngineSettings:
+    """`started_with`: at a reload, what keeps its value until the next start."""
     engine = config.engine
+    if started_with is not None:
+        late = {key: getattr(started_with.engine, key) for key in _engine_keys_at_next_start(started_with, config)}
+        engine = msgspec.structs.replace(engine, **late)
     return EngineSettings(
         sockets=engine.sockets,
         clamd_conf=engine.clamd_conf,
@@ -95,18 +99,23 @@ def engine_settings(config: Config) -> EngineSettings:
     )
 
 
-_AT_RUN_TIME = {"engine": ("lost_after_s", "wait_s")}
-"""What a reload changes of sections that otherwise make something which lives as long as the daemon."""
+_PRIVATE_ENGINE = ("clamd", "database", "temporary", "max_file_size", "max_scan_time_s", "max_threads", "nice")
+"""What stands in files and arguments of the private engine, which only the launcher may write."""
+
+
+def _engine_keys_at_next_start(old: Config, new: Config) -> list[str]:
+    keys = [key for key in _PRIVATE_ENGINE if getattr(new.engine, key) != getattr(old.engine, key)]
+    own = ("auto", "private")
+    if new.engine.sockets in own and old.engine.sockets not in own:  # the launcher has set none up
+        keys.append("sockets")
+    return keys
 
 
 def at_next_start(old: Config, new: Config) -> list[str]:
     """Keys whose change a reload cannot bring about. `old`: what the daemon was started with."""
-    keys = [
-        f"{section}.{key}"
-        for section in ("state", "engine")
-        for key, value in msgspec.structs.asdict(getattr(new, section)).items()
-        if value != getattr(getattr(old, section), key) and key not in _AT_RUN_TIME.get(section, ())
-    ]
+    keys = [f"engine.{key}" for key in _engine_keys_at_next_start(old, new)]
+    if new.state.directory != old.state.directory:
+        keys.append("state.directory")
     if new.server.socket != old.server.socket:
         keys.append("server.socket")
     if new.accounts.min_uid < old.accounts.min_uid:  # the monitor has its own, and goes by the higher one

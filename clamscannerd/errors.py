@@ -5,6 +5,10 @@ Texts have the form "cannot <verb> <object>: <cause>". `kind` is the stable word
 
 from typing import ClassVar
 
+EXIT_RESTART = 75
+"""EX_TEMPFAIL of sysexits.h: nothing is wrong but that this process has to be started anew. A unit does it
+(Restart=on-failure), and whoever has none reads the line before it."""
+
 
 class ClamscannerdError(Exception):
     """Base of everything this program raises on purpose; `str()` is fit for an operator or a client."""
@@ -19,11 +23,18 @@ class ClamscannerdError(Exception):
 
 
 class ConfigError(ClamscannerdError):
-    """The operator's mistake: names file, key and what was expected."""
+    """The operator's mistake: names file, key and what was expected.
+
+    `public` is what every local user may read of it (STATUS, answers): no path of a directory, and no value.
+    """
 
     code = -32001
     kind = "misconfigured"
     exit_code = 78
+
+    def __init__(self, message: str, public: str = "see the daemon's log") -> None:
+        super().__init__(message)
+        self.public = public
 
 
 class LocalProtocolError(ClamscannerdError):
@@ -118,6 +129,10 @@ class MonitorLost(ClamscannerdError):
 
 class SpawnRefused(ClamscannerdError):
     """The monitor would not, or could not, start a worker."""
+
+
+class WorkerOutdated(SpawnRefused):
+    """What was installed meanwhile is another version than this daemon: no worker until it is started anew."""
 
 
 class WorkerFailed(ClamscannerdError):

@@ -39,9 +39,6 @@ WORKER_CODE = "from clamscannerd.worker.drop import run; run()"
 _FILES_AS_ROOT = 65_536
 """Hard RLIMIT_NOFILE: server.max_connections of 20,000 as often again for sessions, vault and what is to come."""
 
-_SOCKET_PATH_MAX = 107
-"""sockaddr_un without its final NUL."""
-
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, 1 for a fault, 2 for usage, 78 for configuration. In the forked child: the monitor's."""
@@ -54,12 +51,19 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         _have_standard_fds()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if os.fork() == 0:
+        if (pid := os.fork()) == 0:
             ours.close()
             return monitor.serve(theirs)
         theirs.close()
         file = os.path.abspath(arguments.config) if arguments.config is not None else None
-        config = _prepare(file, ours, system=system)
+        try:
+            config = _prepare(file, ours, system=system)
+        except ConfigError as error:
+            if not _socket_is_given():
+                raise
+            ours.close()  # there will be no workers: the monitor leaves
+            os.waitpid(pid, 0)
+            return _refuse_calls(error, file, system=system)
         from pathlib import Path
 
         from clamscannerd import daemon  # after the drop: the largest import, with no rights to lose
@@ -68,6 +72,17 @@ def main(argv: list[str] | None = None) -> int:
     except ClamscannerdError as error:
         _say(str(error))
         return error.exit_code
+
+
+def _refuse_calls(error: ConfigError, file: str | None, *, system: bool) -> int:
+    """Clients wait on systemd's socket, and are to hear the reason. Raises ConfigError where nobody can be become."""
+    if system:
+        _drop(*_service(system=system))
+    os.umask(0o077)
+    os.chdir("/")
+    from clamscannerd import daemon_broken
+
+    return daemon_broken.main(error, lambda: _load(file, system=system))
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -108,14 +123,7 @@ def _load(file: str | None, *, system: bool) -> "Config":
     from clamscannerd import config as configuration
 
     path = None if file is None else Path(file)
-    config = configuration.load(path, system=system)
-    where = path or configuration.default_file(system=system)
-    for key, place in (("server.socket", config.server.socket), ("state.directory", config.state.directory)):
-        if not os.path.isabs(place):
-            raise ConfigError(f"cannot use {where}: {key}: expected an absolute path, got {place!r}")
-    if len(os.fsencode(config.server.socket)) > _SOCKET_PATH_MAX:
-        raise ConfigError(f"cannot use {where}: server.socket: expected at most {_SOCKET_PATH_MAX} bytes")
-    return config
+    return configuration.load(path, system=system)
 
 
 def _prepare(file: str | None, channel: socket.socket, *, system: bool) -> "Config":
@@ -206,7 +214,9 @@ def _check_reachable() -> None:
 
 def _socket_is_given() -> bool:
     """Whether systemd hands the listening socket over: then its directory is systemd's too."""
-    return os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS", "0") != "0"
+    from clamscannerd import systemd
+
+    return systemd.listens()
 
 
 def _raise_fd_limit() -> None:

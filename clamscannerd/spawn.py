@@ -27,6 +27,9 @@ CHANNEL_BUFFER_BYTES = 1 << 20
 ENGINE_STOP_S = 5.0
 """From SIGTERM to SIGKILL: clamd ends its scans first, and nobody waits for those any more."""
 
+_PYTHON_FAILED = 1
+"""An exception that nobody caught: in a worker's first lines, a module that is not there (half an upgrade)."""
+
 _MEANINGS = {
     rights.EXIT_EXEC: "the worker's program cannot be run",
     rights.EXIT_ACCOUNT: "the account is gone or has another name",
@@ -60,6 +63,11 @@ class Process:
         await self._exited.wait()
         return self._status
 
+    async def wait_end(self) -> tuple[str, bool]:
+        """How it ended, as words, and whether its program could not run: then nobody's file was to blame."""
+        status = await self.wait()
+        return explain(status), os.waitstatus_to_exitcode(status) in (rights.EXIT_EXEC, _PYTHON_FAILED)
+
     def kill_nowait(self) -> None:
         """SIGKILL, in the order in which things were asked; nothing if it has ended."""
         if not self._exited.is_set():
@@ -76,6 +84,14 @@ class Process:
             self.refusal = f"{message.text.decode(errors='backslashreplace')} ({os.strerror(message.value)})"
             self._exited.set()
         self._answered.set()
+
+    def _lose(self) -> None:
+        """The monitor is gone, and the kernel kills what it started: nobody will ever tell how this one ended.
+
+        Not `_answered`: who still asks for a process is being cancelled, and would take it for started.
+        """
+        self._status = rights.EXIT_ORPHAN << 8
+        self._exited.set()
 
 
 class WorkerProcess(Process):
@@ -212,6 +228,13 @@ class Spawner:
             if message.verb != orders.STARTED:
                 del self._processes[message.job]
 
+    def _lose(self) -> None:
+        """At the monitor's end: whoever waits for a process, out of a cancellation's reach, need wait no more."""
+        self.lost = True
+        for process in self._processes.values():
+            process._lose()
+        self._processes.clear()
+
     def _close(self) -> None:
         self._monitor.close()
         for _, fds in self._outgoing:
@@ -232,7 +255,7 @@ async def open_spawner(monitor: socket.socket) -> AsyncIterator[Spawner]:
 
             async def read() -> None:
                 await spawner._read()
-                spawner.lost = True
+                spawner._lose()
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(read)

@@ -103,7 +103,7 @@ class Member:
         changed: Callable[[], None],
         limits: Limits,
     ) -> None:
-        self._timeouts = timeouts
+        self.timeouts = timeouts  # replaced by a reload
         self._load_limits = load_limits
         self._changed = changed
         self.gone = False
@@ -128,7 +128,7 @@ class Member:
         """Ask once; the answer is in `state`. Takes up to `first_ping_s` for an engine that is not ready."""
         self.checks += 1
         address, was_ready = self.state.address, self.state.kind == "ready"
-        patience_s = self._timeouts.ping_s if was_ready else self._timeouts.first_ping_s
+        patience_s = self.timeouts.ping_s if was_ready else self.timeouts.first_ping_s
         with ExitStack() as stack:
             try:
                 with trio.fail_after(patience_s):
@@ -149,12 +149,12 @@ class Member:
     async def open_session(self) -> socket.socket:
         """A blocking socket on which clamd answered within IDSESSION; the next command has FIRST_ID."""
         try:
-            with trio.fail_after(self._timeouts.ping_s), ExitStack() as stack:
+            with trio.fail_after(self.timeouts.ping_s), ExitStack() as stack:
                 sock = stack.enter_context(await open_socket(self.state.address))
                 await _shake_hands(sock, self.state.address)
                 stack.pop_all()
         except trio.TooSlowError:
-            cause = f"no answer for {self._timeouts.ping_s:g} s"
+            cause = f"no answer for {self.timeouts.ping_s:g} s"
             raise EngineLost(f"cannot open a session to clamd at {self.state.address}: {cause}") from None
         sock.settimeout(None)
         return sock
@@ -195,7 +195,7 @@ class Member:
     def _inspect(self) -> tuple[control.Version, control.Fingerprint, Limits]:
         """In a thread: what it says it is, and what its files say."""
         limits = self._load_limits()
-        version = control.version(self.state.address, self._timeouts.ping_s)
+        version = control.version(self.state.address, self.timeouts.ping_s)
         return version, control.fingerprint(limits.database), limits
 
     def _be_ready(self, version: control.Version, fingerprint: control.Fingerprint, limits: Limits) -> None:

@@ -93,6 +93,7 @@ class Engines:
         self._members: list[Member] = []
         self._changed = trio.Event()
         self._wake = trio.Event()
+        self._search = trio.CancelScope()
         self._turn = 0
         self._sessions_opened = 0
         self._private_starts = 0
@@ -179,8 +180,31 @@ class Engines:
             private_starts=self._private_starts,
         )
 
+    def reload(self, settings: EngineSettings) -> None:
+        """Other time limits hold from the next look on; where other engines are wanted they are looked for anew.
+
+        Sessions that were handed out stay with the engine that they are of.
+        """
+        old, self._settings = self._settings, settings
+        self._timeouts = Timeouts(first_ping_s=settings.first_ping_timeout_s, ping_s=settings.ping_timeout_s)
+        for member in self._members:
+            member.timeouts = self._timeouts
+        auto = settings.sockets == "auto"
+        if settings.sockets != old.sockets or (auto and settings.clamd_conf != old.clamd_conf):
+            self._search.cancel()
+        self._look_now()
+
     async def run(self, private: PrivateEngine | None) -> None:
         """Find the engines and look after them, for ever."""
+        while True:
+            with trio.CancelScope() as self._search:
+                await self._run(private)
+                await trio.sleep_forever()
+            if isinstance(self._settings.sockets, str):
+                self._members = []
+                self._say_none("starting", "An engine is being looked for.")
+
+    async def _run(self, private: PrivateEngine | None) -> None:
         sockets = self._settings.sockets
         if sockets == "auto":
             system = await self._find_system()
@@ -188,7 +212,8 @@ class Engines:
         if isinstance(sockets, str):
             await self._run_private(private)
             return
-        self._replace([self._shared(address) for address in sockets])
+        kept = {member.state.address: member for member in self._members if member.state.shared}
+        self._replace([kept.get(address) or self._shared(address) for address in sockets])
         async with trio.open_nursery() as nursery:
             for member in self._members:
                 if member.state.kind != "lost":
@@ -317,7 +342,8 @@ class Engines:
         self._tell()
 
     def _say_none(self, kind: Literal["starting", "lost"], reason: str) -> None:
-        self._none = msgspec.structs.replace(self._none, kind=kind, reason=reason)
+        since = self._none.since if kind == "lost" else time.time()
+        self._none = msgspec.structs.replace(self._none, kind=kind, reason=reason, since=since)
         self._tell()
 
     def _tell(self) -> None:

@@ -8,9 +8,10 @@ the home after; a task that goes on writes the log afresh from them.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from clamscannerd import events
 from clamscannerd.errors import Refused, RemoteProtocolError, WorkerFailed
 from clamscannerd.model import (
     Account,
@@ -141,6 +142,7 @@ class DisinfectTurn:
     async def _group(self, link: WorkerLink, steps: Sequence[Step]) -> bool:
         """Small files together; what was not plain is done alone, at its place. False: none could be begun."""
         self.seq = steps[0].seq
+        signatures = {step.seq: step.signature for step in steps}
         captures = [capture_name() for _ in steps]
         ended: list[StepEnd] = []
         with in_time(self._jobs.limits.step_timeout_s, f"end the group from step {self.seq} on"):
@@ -149,11 +151,11 @@ class DisinfectTurn:
             if one.acted is not None:
                 ended.append(self._end_of(one.step, one.acted, one.item.item_id))
                 continue
-            await self._record_group(ended)
+            await self._record_group(ended, signatures)
             ended = []
             self.seq = one.step.seq
             await self._step(link, one.step)
-        await self._record_group(ended)
+        await self._record_group(ended, signatures)
         return bool(begun)
 
     def _end_of(self, step: Step, acted: Acted, item_id: int) -> StepEnd:
@@ -170,10 +172,11 @@ class DisinfectTurn:
             item=item_id,
         )
 
-    async def _record_group(self, ends: Sequence[StepEnd]) -> None:
+    async def _record_group(self, ends: Sequence[StepEnd], signatures: Mapping[int, str]) -> None:
         if ends:
             records = await self._store.end_group(self.task.id, ends, time.time())
-            log.info("task %s: %d files taken away", self.task.public_id, len(ends))
+            for end in ends:
+                self._tell(end.file_text, signatures[end.seq], end.outcome)
             await self._write_log(records)
 
     async def _step(self, link: WorkerLink, step: Step) -> None:
@@ -302,8 +305,13 @@ class DisinfectTurn:
         finding = _FINDING.get(outcome) or (FindingState.CLEARED if gone else None)
         text = self._shown(step)
         record = await self._store.end_step(self.task.id, step.seq, outcome, message, time.time(), text, finding, item)
-        log.info("task %s: %r: %s", self.task.public_id, step.path, outcome.value)
+        self._tell(text, step.signature, outcome)
         await self._write_log([record])
+
+    def _tell(self, path: str, signature: str, outcome: Outcome) -> None:
+        task, uid = self.task.public_id, self._account.uid
+        extra = events.action(uid, task=task, path=path, signature=signature, outcome=outcome)
+        log.info("task %s of uid %d: %r: %s", task, uid, path, outcome.value, extra=extra)
 
     def _shown(self, step: Step) -> str:
         return to_wire(self._account.home.rstrip(b"/") + b"/" + step.path)

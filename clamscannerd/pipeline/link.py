@@ -14,9 +14,18 @@ from typing import Protocol
 import trio
 
 from clamscannerd import __version__
-from clamscannerd.errors import RemoteProtocolError, SpawnRefused, WorkerFailed
+from clamscannerd.errors import RemoteProtocolError, SpawnRefused, WorkerFailed, WorkerOutdated
 from clamscannerd.model import Account
-from clamscannerd.worker.messages import MAX_MESSAGE_BYTES, Fault, Hello, Message, Reply, decode_reply, encode
+from clamscannerd.worker.messages import (
+    MAX_MESSAGE_BYTES,
+    Fault,
+    Hello,
+    Message,
+    Reply,
+    decode_reply,
+    encode,
+    hello_version,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +40,7 @@ class WorkerProcess(Protocol):
     @property
     def pid(self) -> int: ...
     async def wait(self) -> int: ...
+    async def wait_end(self) -> tuple[str, bool]: ...
     def kill_nowait(self) -> None: ...
 
 
@@ -42,10 +52,6 @@ class Spawner(Protocol):
 
 class HomeUnusable(WorkerFailed):
     """The worker refuses the home directory: the sentence says which rule it breaks. Asking again is no use."""
-
-
-class WorkerOutdated(SpawnRefused):
-    """What was installed meanwhile is another version than this daemon: no worker until it is started anew."""
 
 
 class WorkerLink:
@@ -74,18 +80,28 @@ class WorkerLink:
 
         `further_s`: so much longer it may be silent this time.
         """
-        silence_s = self._silence_s + further_s
+        data = await self._packet(self._silence_s + further_s)
+        if not data:
+            how, _ = await self._end()
+            raise WorkerFailed(f"worker {self._process.pid} ended before its job: {how}")
+        return self._decode(data)
+
+    async def _packet(self, silence_s: float) -> bytes:
+        """b"" at its end."""
         try:
             with trio.fail_after(silence_s):
                 data, _, flags, _ = await self._process.channel.recvmsg(MAX_MESSAGE_BYTES)
+        except ConnectionResetError:  # it ended with something unread
+            return b""
         except OSError as error:
             raise WorkerFailed(f"worker {self._process.pid} is gone: {error.strerror}") from None
         except trio.TooSlowError:
             raise WorkerFailed(f"worker {self._process.pid} said nothing for {silence_s:g} s") from None
-        if not data:
-            raise WorkerFailed(f"worker {self._process.pid} ended before its job")
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise WorkerFailed(f"worker {self._process.pid} sent too much at once")
+        return data
+
+    def _decode(self, data: bytes) -> Reply:
         try:
             reply = decode_reply(data)
         except RemoteProtocolError as error:
@@ -95,15 +111,28 @@ class WorkerLink:
             raise WorkerFailed(f"worker {self._process.pid} failed")
         return reply
 
+    async def _end(self) -> tuple[str, bool]:
+        """How it ended, and whether its program could not run; it can also close its channel and live on."""
+        with trio.move_on_after(_END_S):
+            return await self._process.wait_end()
+        return "it closed its channel", False
+
     async def hello(self) -> None:
-        """The first message: same program, usable home."""
-        reply = await self.receive()
+        """The first message: same program, usable home.
+
+        A program that cannot run is no fault of the job: SpawnRefused, as for a process that could not be made.
+        """
+        data = await self._packet(self._silence_s)
+        if not data:
+            how, no_program = await self._end()
+            problem = f"worker {self._process.pid} ended before it began: {how}"
+            raise SpawnRefused(f"cannot start a worker: {problem}") if no_program else WorkerFailed(problem)
+        version = hello_version(data)
+        if version not in ("", __version__):
+            raise WorkerOutdated(f"worker is version {version[:40]!r}, this daemon {__version__}: restart the daemon")
+        reply = self._decode(data)
         if not isinstance(reply, Hello):
             raise WorkerFailed(f"worker {self._process.pid} began with {type(reply).__name__}")
-        if reply.version != __version__:
-            raise WorkerOutdated(
-                f"worker is version {reply.version[:40]!r}, this daemon {__version__}: restart the daemon"
-            )
         if reply.home_error:
             raise HomeUnusable(reply.home_error)
         self.seals = reply.seals

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 
+from clamscannerd import events
 from clamscannerd.errors import LocalProtocolError, Refused, WorkerFailed
 from clamscannerd.model import Account, Item, RestoreOutcome, RestoreStep, StepState, Task
 from clamscannerd.pipeline.link import WorkerLink, open_worker
@@ -120,7 +121,8 @@ class RestoreTurn:
         gone = await self._store.end_restore_step(
             self.task.id, step.seq, outcome, message or None, time.time(), text, signature
         )
-        log.info("task %s: item %d to %r: %s", self.task.public_id, step.item_id, step.target, outcome.value)
+        extra = events.about(self._account.uid, task=self.task.public_id)
+        log.info("task %s: item %d to %r: %s", self.task.public_id, step.item_id, text, outcome.value, extra=extra)
         if gone is not None:
             await self._jobs.vault.discard([gone])
 

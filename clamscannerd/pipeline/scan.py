@@ -12,11 +12,13 @@ from collections.abc import Sequence
 
 import trio
 
+from clamscannerd import events
 from clamscannerd.errors import EngineLost, StateError, WorkerFailed
-from clamscannerd.model import Account, FindingState, Frozen, Scan, ScanState
+from clamscannerd.model import Account, Finding, FindingState, Frozen, Scan, ScanState
 from clamscannerd.pipeline.engineview import EngineState, EngineView
 from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, one_of, open_worker, pause_s
 from clamscannerd.pipeline.shares import Shares
+from clamscannerd.rpc.names import to_wire
 from clamscannerd.state.live import Live, LiveScan
 from clamscannerd.state.store import Store
 from clamscannerd.state.store_values import NewFinding
@@ -96,7 +98,8 @@ class ScanJobs:
             state, message = await self._attempts(live, account, lock_fd)
             await self.store.end_scan(scan.id, state, live.counts, message, time.time())
             ended = True
-            log.info("scan %d of uid %d: %s", scan.id, account.uid, state.value)
+            who = events.about(account.uid, scan=scan.id)
+            log.info("scan %d of uid %d: %s", scan.id, account.uid, state.value, extra=who)
         finally:
             self.shares.leave()
             self._live.remove(live)
@@ -118,7 +121,8 @@ class ScanJobs:
                     return ScanState.FAILED, f"cannot scan: {error}"
                 except WorkerFailed as error:
                     attempt += 1
-                    log.warning("scan %d: attempt %d: %s", live.scan.id, attempt, error)
+                    who = events.about(account.uid, scan=live.scan.id)
+                    log.warning("scan %d: attempt %d: %s", live.scan.id, attempt, error, extra=who)
                     if attempt > self.limits.retries:
                         return ScanState.FAILED, f"cannot finish the scan: {error}"
                     if live.begun:
@@ -228,11 +232,10 @@ class _Attempt:
                 self._live.progress(reply.counts, reply.current)
             case Found():
                 new = [NewFinding(path=f.path, identity=f.identity, signature=f.signature) for f in reply.files]
-                before = len(self._live.infected)
                 for finding in await self._store.add_findings(scan_id, new, time.time()):
-                    self._live.infected[finding.path] = None
-                if more := len(self._live.infected) - before:  # not a line each: names and numbers are the user's
-                    log.info("scan %d: %d more infected files, %d in all", scan_id, more, before + more)
+                    if finding.path not in self._live.infected:
+                        self._live.infected[finding.path] = None
+                        self._tell(finding)
             case FoundMessages():
                 await self._store.add_messages(scan_id, reply.path, reply.messages, reply.total)
             case Cleared():
@@ -243,6 +246,12 @@ class _Attempt:
                 await self._store.add_not_scanned(scan_id, [(f.path, f.reason) for f in reply.files])
             case _:
                 raise WorkerFailed(f"worker sent {type(reply).__name__} during a scan")
+
+    def _tell(self, finding: Finding) -> None:
+        """Each by itself: that is what somebody looks for. events.EventLimit bounds them."""
+        uid, path = self._account.uid, to_wire(self._account.home.rstrip(b"/") + b"/" + finding.path)
+        extra = events.infection(uid, scan=finding.scan_id, path=path, signature=finding.signature)
+        log.info("scan %d of uid %d: %r in %r", finding.scan_id, uid, finding.signature, path, extra=extra)
 
     async def _bring_sessions(self, link: WorkerLink, asked: trio.MemoryReceiveChannel[str]) -> None:
         lost = 0

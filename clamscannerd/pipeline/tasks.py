@@ -15,6 +15,7 @@ from typing import Protocol
 
 import trio
 
+from clamscannerd import events
 from clamscannerd.errors import EngineLost, WorkerFailed
 from clamscannerd.model import CAPTURE_PREFIX, Account, Frozen, Task, TaskKind
 from clamscannerd.pipeline.engineview import EngineView
@@ -106,7 +107,11 @@ class TaskJobs:
                 return await turn.give_up_all(f"cannot act on it: {error}")
             except WorkerFailed as error:
                 failures[turn.seq] = failures.get(turn.seq, 0) + 1
-                log.warning("task %s, step %d, attempt %d: %s", task.public_id, turn.seq, failures[turn.seq], error)
+                log.warning(
+                    "task %s, step %d, attempt %d: %s",
+                    *(task.public_id, turn.seq, failures[turn.seq], error),
+                    extra=events.about(task.uid, task=task.public_id),
+                )
                 if failures[turn.seq] <= self.limits.retries:
                     with trio.move_on_after(pause_s(failures[turn.seq])):
                         await self.stopping.wait()

@@ -13,7 +13,7 @@ from clamscannerd import __version__
 from clamscannerd.model import Account
 from clamscannerd.rpc.access import Rule
 from clamscannerd.rpc.table import Call, Method, Methods, table
-from clamscannerd.service import clamscanner, quarantine, scan, task
+from clamscannerd.service import clamscanner, daemon, quarantine, scan, task
 from clamscannerd.service.context import Context
 
 
@@ -101,6 +101,9 @@ def build(context: Context) -> Methods:
     async def cancel_scan(call: Call, _: NoParams) -> object:
         return await scan.cancel(context, await context.entry(call.peer.uid, call.user))
 
+    async def reload(_call: Call, _: NoParams) -> object:
+        return await daemon.reload(context)
+
     async def version(_call: Call, _: NoParams) -> object:
         return {"version": __version__}
 
@@ -120,6 +123,7 @@ def build(context: Context) -> Methods:
         Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel_scan),
         *_vault(context),
         *_tasks(context),
+        Method(name="Daemon.reload", params=NoParams, rule=Rule.ADMIN, handler=reload),
         Method(name="Daemon.version", params=NoParams, rule=Rule.ANYONE, handler=version),
     )
 

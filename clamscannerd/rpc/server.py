@@ -10,6 +10,9 @@ descriptors that a client sends are closed by the kernel, as nothing here receiv
 
 Limits and methods are replaced whole on reload: limits per uid and methods count from the next call on, limits of a
 stream from the next connection on.
+
+At the end who is still connected hears `shutting_down` before the connection is closed: an answer to nothing that was
+asked, as for a connection that is refused. Who connects from then on waits in the listener's backlog.
 """
 
 import errno
@@ -23,7 +26,16 @@ from contextlib import contextmanager, suppress
 import msgspec
 import trio
 
-from clamscannerd.errors import CallError, Refused, ShuttingDown, StateError, TooManyCalls, TooManyConnections
+from clamscannerd.errors import (
+    CallError,
+    ClamscannerdError,
+    ConfigError,
+    Refused,
+    ShuttingDown,
+    StateError,
+    TooManyCalls,
+    TooManyConnections,
+)
 from clamscannerd.model import Peer
 from clamscannerd.rpc import jsonrpc
 from clamscannerd.rpc.access import ROOT_UID, decide
@@ -123,6 +135,8 @@ class Server:
         self._connections = self._connections_total = self._connections_refused = 0
         self._calls = self._calls_total = self._calls_refused = self._faults = 0
         self._lines_under_way = 0
+        self.refusal: ClamscannerdError | None = None
+        """What is answered to every call that is not in the table, whatever it is; None: that there is no such."""
         self._stopping = trio.Event()
         self._quiet = trio.Event()  # set once stopping and no line is under way
 
@@ -232,7 +246,14 @@ class Server:
         async def talk() -> None:
             stream, limits, heavy = trio.SocketStream(sock), self.limits.wire(), client.usage.heavy
             wire = Wire(stream, limits, answer=answer, hold=hold, note_busy=self._note_busy, heavy=heavy)
-            await wire.run()
+            ended = False
+            try:
+                await wire.run()
+                ended = True
+            finally:
+                if self._stopping.is_set() and not ended:  # cut off by `serve`
+                    end = ShuttingDown("cannot keep the connection: the daemon is stopping")
+                    wire.say_nowait(jsonrpc.encode_error(None, end.code, str(end), end.data()))
 
         try:
             await self._contain(client, "connection", talk)
@@ -290,7 +311,7 @@ class Server:
                 answer = jsonrpc.encode_response(request_id, await self._call(client, asked.method, asked.params))
                 if problem := held.problem_with(len(answer)):
                     raise TooManyCalls(f"cannot keep the answer: {problem}")
-            except (CallError, Refused) as error:
+            except (CallError, ConfigError, Refused) as error:
                 self._calls_refused += 1
                 answer = jsonrpc.encode_error(request_id, error.code, str(error), error.data())
             except StateError as error:  # a full disk, somebody's lock: it may pass, and is no fault to be traced
@@ -306,6 +327,8 @@ class Server:
     async def _call(self, client: _Client, name: str, params: jsonrpc.Params) -> object:
         """One call's result. Access is decided before parameters are judged: who may not call learns nothing."""
         with self._counted(client):
+            if self.refusal is not None and name not in self.methods:
+                raise self.refusal
             method = find(self.methods, name)
             admins = self._admins()
             decision = decide(client.peer, method.rule, admins=admins, user_named=names_user(params))

@@ -13,6 +13,7 @@ does, and the one who writes knows that it was written).
 
 import contextlib
 import math
+import os
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -75,6 +76,7 @@ class Wire:
         self._line_began: float | None = None
         self._busy = 0  # lines under way
         self._broken = False  # nothing can be written any more
+        self._half_written = False  # a line has left in part
         self._refused = False  # we end the connection, not the client
 
     async def run(self) -> None:
@@ -83,6 +85,12 @@ class Wire:
             await self._read(lines)
         if self._refused and not self._broken:
             await self._linger()
+
+    def say_nowait(self, line: bytes) -> None:
+        """A line out of turn, where it can be written at once; not behind half of another."""
+        if not self._broken and not self._half_written:
+            with contextlib.suppress(OSError):  # it is gone, or full
+                os.write(self._stream.socket.fileno(), line)
 
     async def _read(self, lines: trio.Nursery) -> None:
         while not self._broken:
@@ -173,14 +181,13 @@ class Wire:
         async with self._writing:
             if self._broken:
                 return
-            with trio.move_on_after(self._limits.write_timeout_s) as scope:
-                try:
-                    await self._stream.send_all(line)
-                except trio.BrokenResourceError:
-                    self._broken = True
-            if scope.cancelled_caught:
+            rest = memoryview(line)
+            with trio.move_on_after(self._limits.write_timeout_s), contextlib.suppress(OSError):
+                while rest:  # not send_all, which does not tell how far it got when it is cancelled
+                    rest = rest[await self._stream.socket.send(rest) :]
+                    self._half_written = len(rest) > 0
+            if rest:
                 self._broken = True
-            if self._broken:
                 self._reading.cancel()
 
     async def _linger(self) -> None:

@@ -62,6 +62,7 @@ class Context:
         engine: Callable[[], EngineState],
         probe: Callable[[Account, tuple[bytes, ...]], Awaitable[tuple[bool, ...]]],
         settings: Settings,
+        reload: Callable[[], Awaitable[list[str]]],
     ) -> None:
         self.store = store
         self.vault = vault
@@ -70,6 +71,8 @@ class Context:
         self.accounts = accounts
         self.engine = engine
         self.settings = settings
+        self.reload = reload
+        """Read the configuration again; the keys whose change waits for a new start. Raises ConfigError."""
         self.verifying: set[tuple[int, str] | None] = set()  # accounts whose contents are being read; None: all
         self.verify_slots = trio.CapacityLimiter(_VERIFIES)
         self._probe = probe

@@ -16,7 +16,7 @@ class RestoreStore:
 
     def __init__(self, database: Database, limits: StoreLimits) -> None:
         self._db = database
-        self._limits = limits
+        self.limits = limits  # replaced by a reload
 
     # --- restores and undos: tasks whose steps name items
 
@@ -28,13 +28,13 @@ class RestoreStore:
         NotFound: an item that the account does not have. Refused: a job of this account is under way.
         """
         return await self._db.write(
-            store_restores.add, self._limits, account, item_ids, to, force=force, asked_by=asked_by, now=now
+            store_restores.add, self.limits, account, item_ids, to, force=force, asked_by=asked_by, now=now
         )
 
     async def add_undo(self, account: Account, public_id: str, *, force: bool, asked_by: int, now: float) -> Task:
         """A queued task. NotFound; Refused: nothing to put back, or a job of this account is under way."""
         return await self._db.write(
-            store_restores.add_undo, self._limits, account, public_id, force=force, asked_by=asked_by, now=now
+            store_restores.add_undo, self.limits, account, public_id, force=force, asked_by=asked_by, now=now
         )
 
     async def next_restore_step(self, task_id: int) -> RestoreStep | None:

@@ -6,6 +6,9 @@ runs is known here.
 
 Per job the account's lock (flock on locks/UID) is held, and the same open file goes down to the worker: a worker that
 outlives its daemon delays the next job of its own account, and no other's.
+
+A job that cannot be started, as no process can be made or the disk is full, is tried again for ever: what was
+acknowledged is not given up for a trouble of the machine's. That there are such is `statistics().stuck`, for STATUS.
 """
 
 import fcntl
@@ -20,7 +23,8 @@ from typing import Literal
 
 import trio
 
-from clamscannerd.errors import MonitorLost, SpawnRefused, StateError, UnknownAccount
+from clamscannerd import events
+from clamscannerd.errors import MonitorLost, SpawnRefused, StateError, UnknownAccount, WorkerOutdated
 from clamscannerd.model import SCAN_ENDED, Account, Frozen, Scan, ScanState, Task, TaskState
 from clamscannerd.state.store import Job, Store
 
@@ -42,6 +46,11 @@ class RunnerStatistics(Frozen, frozen=True, kw_only=True):
     scans: int
     tasks: int
     waiting: int
+    """Neither running nor about to."""
+    stuck: int
+    """Of those the ones that were tried and could not be started."""
+    stuck_since: float
+    """Epoch seconds of the first of them; 0.0 without any."""
 
 
 class _How(Enum):
@@ -57,6 +66,11 @@ class Slots(Frozen, frozen=True, kw_only=True):
 
     scans: int
     tasks: int
+
+
+class _Stuck(Frozen, frozen=True, kw_only=True):
+    since: float
+    why: str
 
 
 class _Running:
@@ -98,7 +112,11 @@ class Runner:
         self._missed: dict[tuple[str, int], float] = {}  # since when passwd does not know the account
         self._cancels: dict[int, trio.Event] = {}  # scans being cancelled: none of them starts meanwhile
         self._waiting = 0
+        self._stuck: dict[tuple[str, int], _Stuck] = {}
         self._stopping = False
+        self.outdated = trio.Event()
+        """Another version than this one is installed: no job starts any more, and a new start is what helps."""
+        self.changed: Callable[[], None] = lambda: None  # called when statistics() may be others
         self._changed = trio.Event()
         self._ended = trio.Event()  # a job ended
 
@@ -142,7 +160,22 @@ class Runner:
 
     def statistics(self) -> RunnerStatistics:
         kinds = [running.job.kind for running in self._running.values()]
-        return RunnerStatistics(scans=kinds.count("scan"), tasks=kinds.count("task"), waiting=self._waiting)
+        stuck = [stuck.since for key, stuck in self._stuck.items() if key not in self._keys_running()]
+        return RunnerStatistics(
+            scans=kinds.count("scan"),
+            tasks=kinds.count("task"),
+            waiting=self._waiting,
+            stuck=len(stuck),
+            stuck_since=min(stuck, default=0.0),
+        )
+
+    def _keys_running(self) -> set[tuple[str, int]]:
+        return {(running.job.kind, running.job.id) for running in self._running.values()}
+
+    async def wait_idle(self) -> None:
+        """Returns when no job runs."""
+        while self._running:
+            await self._ended.wait()
 
     # --- the loop
 
@@ -156,6 +189,7 @@ class Runner:
                 except StateError as error:
                     log.error("no job starts for %g s: %s", _TROUBLE_S, error)
                     soonest = trio.current_time() + _TROUBLE_S
+                self.changed()
                 with trio.move_on_at(soonest):
                     await self._changed.wait()
 
@@ -163,8 +197,9 @@ class Runner:
         """Start what may start; returns the time at which to look again without being woken."""
         soonest = float("inf")
         waiting = [] if self._stopping else await self._store.waiting_jobs()
-        self._waiting = len([job for job in waiting if (job.uid, job.name) not in self._running])
-        for job in waiting:
+        left = {(job.kind, job.id) for job in waiting} | self._keys_running()
+        self._stuck = {key: stuck for key, stuck in self._stuck.items() if key in left}
+        for job in waiting if not self.outdated.is_set() else ():
             # No await from here to the entry in _running: two rounds never pick the same account.
             if (job.uid, job.name) in self._running or (job.kind == "scan" and job.id in self._cancels):
                 continue
@@ -177,6 +212,7 @@ class Runner:
             running = _Running(job)
             self._running[job.uid, job.name] = running
             nursery.start_soon(self._contain, running)
+        self._waiting = len([job for job in waiting if (job.uid, job.name) not in self._running])
         return soonest
 
     def _has_room(self, kind: Literal["scan", "task"]) -> bool:
@@ -197,6 +233,7 @@ class Runner:
                     await self._count_fault(job)
                 elif how is _How.WELL:
                     self._faults.pop((job.kind, job.id), None)
+                    self._stuck.pop((job.kind, job.id), None)
         finally:
             del self._running[job.uid, job.name]
             running.ended.set()
@@ -211,8 +248,12 @@ class Runner:
             await body()
         except MonitorLost:
             raise  # nothing can go on without it
+        except WorkerOutdated as error:
+            log.warning("%s waits: %s", what, error)
+            self.outdated.set()
+            return _How.LATER
         except (SpawnRefused, StateError) as error:  # no fork, a full disk, somebody's lock: it may pass
-            log.error("%s waits for %g s: %s", what, _TROUBLE_S, error)
+            self._note_stuck(job, str(error))
             self._put_off(job, _TROUBLE_S)
             return _How.LATER
         except Exception:
@@ -220,6 +261,15 @@ class Runner:
             self._put_off(job, _LOCKED_S)
             return _How.FAULT
         return _How.WELL
+
+    def _note_stuck(self, job: Job, why: str) -> None:
+        """Said once, however often it is tried again, until the reason is another."""
+        key = (job.kind, job.id)
+        before = self._stuck.get(key)
+        if before is None or before.why != why:
+            extra = events.about(job.uid)
+            log.error("%s %d of uid %d waits, and is tried every %g s: %s", *key, job.uid, _TROUBLE_S, why, extra=extra)
+        self._stuck[key] = _Stuck(since=before.since if before else time.time(), why=why)
 
     async def _queue_again(self, job: Job) -> None:
         """What left its job in trouble may have left it `running`, and nothing that runs: nobody would take it up."""

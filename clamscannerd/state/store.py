@@ -116,7 +116,7 @@ class Store(RestoreStore):
         self, account: Account, scan_type: str, paths: tuple[bytes, ...], asked_by: int, now: float
     ) -> Scan:
         """A queued scan; older ones beyond the limits go. Refused: a job of this account is under way."""
-        return await self._db.write(store_scans.add, self._limits, account, scan_type, paths, asked_by, now)
+        return await self._db.write(store_scans.add, self.limits, account, scan_type, paths, asked_by, now)
 
     async def latest_scan(self, uid: int, name: str) -> Scan | None:
         return await self._db.read(store_scans.latest, uid, name)
@@ -145,7 +145,7 @@ class Store(RestoreStore):
 
     async def add_findings(self, scan_id: int, found: Sequence[NewFinding], now: float) -> list[Finding]:
         """Those kept (max_findings_per_scan). The same path again updates its finding."""
-        return await self._db.write(store_scans.add_findings, self._limits, scan_id, found, now)
+        return await self._db.write(store_scans.add_findings, self.limits, scan_id, found, now)
 
     async def clear_findings(self, scan_id: int, paths: Sequence[bytes]) -> int:
         """Looked at again and clean or gone; how many were cleared."""
@@ -153,7 +153,7 @@ class Store(RestoreStore):
 
     async def add_not_scanned(self, scan_id: int, entries: Sequence[tuple[bytes, str]]) -> int:
         """(path, reason), kept up to max_not_scanned_per_scan; how many were kept."""
-        return await self._db.write(store_scans.add_not_scanned, self._limits, scan_id, entries)
+        return await self._db.write(store_scans.add_not_scanned, self.limits, scan_id, entries)
 
     async def not_scanned(self, scan_id: int, limit: int, offset: int = 0) -> list[tuple[bytes, str]]:
         return await self._db.read(store_scans.not_scanned, scan_id, limit, offset)
@@ -192,7 +192,7 @@ class Store(RestoreStore):
         self, account: Account, scan_id: int, steps: Sequence[NewStep], asked_by: int, now: float
     ) -> Task:
         """A queued task. Refused: a job of this account is under way."""
-        return await self._db.write(store_tasks.add, self._limits, account, scan_id, steps, asked_by, now)
+        return await self._db.write(store_tasks.add, self.limits, account, scan_id, steps, asked_by, now)
 
     async def get_task(self, task_id: int) -> Task | None:
         return await self._db.read(store_tasks.get, task_id)

@@ -175,6 +175,12 @@ class Hello(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
     home_error: str
 
 
+class _AnyHello(msgspec.Struct, frozen=True, kw_only=True, tag="Hello"):
+    """What every version's Hello has, whatever else there is in it."""
+
+    version: str
+
+
 class Probed(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """For each path of Probe: whether a directory stands there."""
 
@@ -326,6 +332,7 @@ T = TypeVar("T")
 _ENCODER = msgspec.msgpack.Encoder()
 _COMMANDS: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 _REPLIES: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_HELLOS = msgspec.msgpack.Decoder(_AnyHello)
 
 
 def encode(message: Message) -> bytes:
@@ -348,6 +355,17 @@ def decode_reply(packet: bytes) -> Reply:
         if len(getattr(reply, field, "")) > MAX_TEXT:
             raise RemoteProtocolError(f"cannot take {type(reply).__name__}: {field} is too long")
     return reply
+
+
+def hello_version(packet: bytes) -> str:
+    """The version in a Hello of any version of this program; "" for what is no Hello.
+
+    An upgrade may have changed every message, Hello too: who cannot read it must still see that it is another's.
+    """
+    try:
+        return _HELLOS.decode(packet).version
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _decode(decoder: "msgspec.msgpack.Decoder[T]", packet: bytes) -> T:

@@ -12,9 +12,10 @@ import time
 
 from tests.bench import common
 
-BENCHES = ("start", "spawn", "status_latency", "memory", "cold_scan")
+BENCHES = ("start", "idle", "spawn", "status_latency", "memory", "cold_scan")
 QUICK = {
     "start": ["--runs", "3"],
+    "idle": ["--runs", "1", "--seconds", "20"],
     "spawn": ["--runs", "5"],
     "status_latency": ["--rounds", "1", "--files", "5000", "--seconds", "5"],
     "memory": ["--mixed", "2000", "--files", "20000"],

@@ -27,7 +27,7 @@ def _run(directory: Path, notified: socket.socket) -> tuple[float, float]:
     try:
         start = time.monotonic()
         daemon.start(wait=False)
-        while notified.recv(4096) != b"READY=1":
+        while b"READY=1" not in notified.recv(4096).split(b"\n"):
             pass
         ready = time.monotonic() - start
         with daemon.client() as client:

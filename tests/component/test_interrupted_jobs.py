@@ -1,16 +1,18 @@
 """Scans and tasks that get no worker, lose it, or are stopped: what is left in the database. Real SQLite."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
-from clamscannerd.errors import SpawnRefused
+from clamscannerd.errors import SpawnRefused, WorkerOutdated
 from clamscannerd.model import (
     Account,
     Action,
@@ -26,7 +28,7 @@ from clamscannerd.model import (
 )
 from clamscannerd.pipeline import scan, tasks
 from clamscannerd.pipeline.disinfect import DisinfectTurn
-from clamscannerd.pipeline.link import Spawner, WorkerOutdated, WorkerProcess, pause_s
+from clamscannerd.pipeline.link import Spawner, WorkerProcess, pause_s
 from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
 from clamscannerd.pipeline.tasks import TaskJobs, TaskLimits
 from clamscannerd.state.live import Live
@@ -152,7 +154,67 @@ async def test_another_version_is_said_with_both(tmp_path: Path, store: Store, n
         await place.run_scan(await place.ask_scan())
 
 
+async def test_another_version_is_recognised_whatever_else_it_says(
+    tmp_path: Path, store: Store, nursery: trio.Nursery
+) -> None:
+    """After an upgrade every message may be another, this one too."""
+    spawner = Scripts(nursery, None)
+    spawner.hello = msgspec.msgpack.encode({"type": "Hello", "version": "9.1", "seals": "many", "new": [1, 2]})
+    place = Place(tmp_path, store, spawner)
+    with pytest.raises(WorkerOutdated, match=r"worker is version '9\.1', this daemon"):
+        await place.run_scan(await place.ask_scan())
+
+
+@pytest.mark.parametrize("hello", [b"", b"\xff", b"x" * 1000])
+async def test_what_is_no_hello_is_no_other_version(
+    tmp_path: Path, store: Store, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, hello: bytes
+) -> None:
+    monkeypatch.setattr(scan, "pause_s", lambda _: 0.0)
+    spawner = Scripts(nursery, None)
+    spawner.hello = hello
+    place = Place(tmp_path, store, spawner)
+    asked = await place.ask_scan()
+    await place.run_scan(asked)
+    assert (await place.state_of(asked))[0] is ScanState.FAILED
+
+
+@pytest.mark.parametrize("kind", ["scan", "task"])
+async def test_a_program_that_cannot_run_is_no_fault_of_the_job(
+    tmp_path: Path, store: Store, nursery: trio.Nursery, kind: str
+) -> None:
+    """Half an upgrade is installed: the job waits, and no try is counted."""
+    spawner = Scripts(nursery, None)
+    spawner.end = ("exit code 80: the worker's program cannot be run", True)
+    place = Place(tmp_path, store, spawner)
+    refused = pytest.raises(SpawnRefused, match=r"cannot start a worker: .* ended before it began: exit code 80")
+    if kind == "task":
+        task = await place.ask_task()
+        for _ in range(10):
+            with refused:
+                await place.tasks.run(task, ANN, 0)
+        return
+    asked = await place.ask_scan()
+    for _ in range(10):
+        with refused:
+            await place.run_scan(asked)
+    assert await place.state_of(asked) == (ScanState.QUEUED, 0)
+
+
 # Workers that die
+
+
+async def test_how_a_worker_ended_is_said(
+    tmp_path: Path, store: Store, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "pause_s", lambda _: 0.0)
+    spawner = Scripts(nursery, dies)
+    spawner.end = ("signal 9", False)
+    place = Place(tmp_path, store, spawner)
+    asked = await place.ask_scan()
+    await place.run_scan(asked)
+    ended = await store.get_scan(asked.id)
+    assert ended is not None
+    assert re.fullmatch(r"cannot finish the scan: worker \d+ ended before its job: signal 9", ended.message)
 
 
 def test_pauses_between_workers_grow() -> None:

@@ -55,6 +55,27 @@ def test_the_socket_belongs_to_the_group_of_its_directory_and_to_nobody_else(pri
     assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, group)
 
 
+async def test_a_reload_to_another_engine_ends_the_private_one_and_one_back_starts_it(
+    place: Path, private: Private
+) -> None:
+    with FakeClamd(f"{place}/other") as other:
+        own = settings("private", database=str(private.database))
+        async with open_engines(own, private) as engines:
+            assert not (await until(engines, "ready")).shared
+            engines.reload(settings((other.socket_path,)))
+            with trio.fail_after(PATIENCE_S):
+                while not (state := engines.state()).shared or state.kind != "ready":
+                    await engines.wait_changed(state)
+            assert not private.running()
+            engines.reload(own)
+            assert engines.state().shared, "nothing has run since"
+            with trio.fail_after(PATIENCE_S):
+                while (state := engines.state()).shared or state.kind != "ready":
+                    await engines.wait_changed(state)
+            assert private.running()
+        assert not private.running()
+
+
 async def test_auto_takes_the_systems_clamd_when_it_answers(private: Private) -> None:
     with RealClamd() as real:
         conf = settings("auto", clamd_conf=str(real.conf_path), database=str(private.database))

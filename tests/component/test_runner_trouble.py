@@ -1,6 +1,7 @@
 """A runner while its surroundings fail: the database, the name service, the monitor, and the jobs' own ends."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from clamscannerd.errors import LocalProtocolError, SpawnRefused, StateError, UnknownAccount
+from clamscannerd.errors import LocalProtocolError, SpawnRefused, StateError, UnknownAccount, WorkerOutdated
 from clamscannerd.model import Account, ScanState, TaskState
 from clamscannerd.state import runner, store_open
+from clamscannerd.state.runner import RunnerStatistics
 from tests.fakes.jobs import Jobs, person, running
 
 
@@ -47,7 +49,7 @@ async def test_a_scan_whose_end_cannot_be_written_is_queued_again_when_it_can(
         await jobs.wait_state(scan.id, ScanState.RUNNING)
         with locked(tmp_path):
             jobs.release(1)
-            await wait_logged(caplog, "database is locked", 3)
+            await wait_logged(caplog, "database is locked")
             with pytest.raises(StateError, match="database is locked"):
                 await jobs.ask(2)
             stuck = await jobs.store.get_scan(scan.id)
@@ -102,8 +104,67 @@ async def test_a_worker_that_cannot_be_started_is_waited_for_and_costs_no_try(
             await jobs.wait(lambda: len(jobs.started) == 11)
             await wait_task(jobs, task.id)
         assert len(jobs.started) == 11
-    assert caplog.text.count("EAGAIN") == 10
+    assert caplog.text.count("EAGAIN") == 1, "said once, not at every try"
     assert "unexpected fault" not in caplog.text
+    caplog.clear()
+
+
+async def test_jobs_that_cannot_start_are_counted_until_they_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_TROUBLE_S", 0.2)
+    async with running(tmp_path) as jobs:
+        told: list[int] = []
+        jobs.runner.changed = lambda: told.append(jobs.runner.statistics().stuck)
+        jobs.faults, jobs.fault = 3, SpawnRefused("cannot start a worker: EAGAIN")
+        (one,) = await jobs.ask(1)
+        while not told or not told[-1]:
+            await trio.lowlevel.checkpoint()
+        statistics = jobs.runner.statistics()
+        assert (statistics.scans, statistics.waiting, statistics.stuck) == (0, 1, 1)
+        assert 0 < statistics.stuck_since <= time.time()
+        await jobs.wait_state(one.id, ScanState.DONE)
+        await jobs.runner.wait_idle()
+        assert jobs.runner.statistics() == RunnerStatistics(scans=0, tasks=0, waiting=0, stuck=0, stuck_since=0.0)
+        assert {0, 1} == set(told)
+    caplog.clear()
+
+
+async def test_one_that_is_cancelled_meanwhile_is_not_counted_any_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_TROUBLE_S", 3_600.0)
+    async with running(tmp_path) as jobs:
+        jobs.faults, jobs.fault = 1, SpawnRefused("cannot start a worker: EAGAIN")
+        (scan,) = await jobs.ask(1)
+        while not jobs.runner.statistics().stuck:
+            await trio.lowlevel.checkpoint()
+        await jobs.runner.cancel_scan(scan)
+        while jobs.runner.statistics().stuck:
+            await trio.lowlevel.checkpoint()
+    caplog.clear()
+
+
+async def test_when_another_version_is_installed_nothing_starts_any_more_and_what_runs_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as jobs:
+        jobs.hold(1)
+        (first,) = await jobs.ask(1)
+        await jobs.wait_state(first.id, ScanState.RUNNING)
+        jobs.faults, jobs.fault = 1, WorkerOutdated("worker is version 2")
+        (second,) = await jobs.ask(2)
+        await jobs.runner.outdated.wait()
+        await jobs.ask(3)
+        while (statistics := jobs.runner.statistics()).waiting != 2:
+            await trio.lowlevel.checkpoint()
+        assert (statistics.scans, statistics.stuck) == (1, 0)
+        jobs.release(1)
+        await jobs.runner.wait_idle()
+        await jobs.wait_state(first.id, ScanState.DONE)
+        waits = await jobs.wait_state(second.id, ScanState.QUEUED)
+        assert len(jobs.started) == 2
+        assert waits.message == ""
     caplog.clear()
 
 

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from clamscannerd import events
 from clamscannerd.model import Account, Counts, EngineInfo, Identity, Reason, Scan, ScanState
 from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
 from clamscannerd.state.live import Live
@@ -134,7 +135,7 @@ async def test_a_scan_that_loses_sessions_without_end_fails_and_says_why(store: 
 # What it says
 
 
-async def test_findings_cost_the_log_a_line_for_a_batch(
+async def test_each_infected_file_is_told_once_with_its_fields(
     store: Store, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -145,8 +146,17 @@ async def test_findings_cost_the_log_a_line_for_a_batch(
         await worker.say(Scanned(counts=counts(101, 101, 101), complete=True, reason=""))
 
     await Place(store, nursery, finder).scan()
-    lines = [record.getMessage() for record in caplog.records if "infected" in record.getMessage()]
-    assert lines == ["scan 1: 100 more infected files, 100 in all", "scan 1: 1 more infected files, 101 in all"]
+    told = [record for record in caplog.records if getattr(record, "MESSAGE_ID", "") == events.INFECTION_FOUND]
+    paths = [record.__dict__["CLAMSCANNERD_PATH"] for record in told]
+    assert paths == [f"/home/ann/bad{number}" for number in range(100)] + ["/home/ann/worse"]
+    (last,) = told[100:]
+    fields = {key: value for key, value in last.__dict__.items() if key.startswith("CLAMSCANNERD_")}
+    assert fields == {
+        "CLAMSCANNERD_UID": "1001",
+        "CLAMSCANNERD_SCAN_ID": "1",
+        "CLAMSCANNERD_PATH": "/home/ann/worse",
+        "CLAMSCANNERD_SIGNATURE": "Sig",
+    }
 
 
 # Totals

@@ -1,79 +1,20 @@
-"""rpc/server.py and wire.py: limits, time limits and the end. No client can hold more than its share, or the server."""
+"""rpc/server.py and wire.py: limits and time limits. No client can hold more than its share, or the server."""
 
 import logging
 import os
 import resource
-import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 
-import msgspec
 import pytest
 import trio
+import trio.testing
 
-from clamscannerd.rpc.access import Rule
-from clamscannerd.rpc.server import Server, ServerLimits
-from clamscannerd.rpc.table import Call, Method, table
+from clamscannerd.rpc.server import ServerLimits
 from clamscannerd.rpc.wire import LINES_AT_ONCE
-from tests.fakes.rpc_peer import PLAIN_UID, Place, RawClient, open_place, request
+from tests.fakes.gate import gated
+from tests.fakes.rpc_peer import PLAIN_UID, RawClient, request
 
 SHORT_S = 0.05
 """For time limits that a test wants to see pass."""
-
-
-class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    a: object = None
-
-
-class Gate:
-    """Handlers that wait until the test lets them go."""
-
-    def __init__(self) -> None:
-        self.begun = 0
-        self.ended = 0
-        self.cancelled = 0
-        self.released = trio.Event()
-        self._changed = trio.Event()
-
-    async def slow(self, _call: Call, params: Params) -> object:
-        self.begun += 1
-        self._changed.set()
-        try:
-            await self.released.wait()
-        except trio.Cancelled:
-            self.cancelled += 1
-            raise
-        self.ended += 1
-        self._changed.set()
-        return params.a
-
-    async def wait_for(self, condition: Callable[[], bool]) -> None:
-        with trio.fail_after(20):
-            while not condition():
-                await self._changed.wait()
-                self._changed = trio.Event()
-
-
-async def echo(_call: Call, params: Params) -> object:
-    return params.a
-
-
-async def big(_call: Call, params: Params) -> object:
-    return "x" * 8_000_000 if params.a is None else None
-
-
-@asynccontextmanager
-async def gated(
-    limits: ServerLimits | None = None, admins: frozenset[int] = frozenset(), *, grace_s: float = 5.0
-) -> AsyncIterator[tuple[Place, Gate]]:
-    gate = Gate()
-    rows = {"slow": gate.slow, "echo": echo, "big": big}
-    methods = table(*(Method(name=n, params=Params, rule=Rule.SELF, handler=h) for n, h in rows.items()))
-    async with open_place(methods, limits, admins, grace_s=grace_s) as place:
-        try:
-            yield place, gate
-        finally:
-            gate.released.set()
 
 
 # Connections
@@ -309,77 +250,3 @@ async def test_hostile_lines_of_many_connections_leave_others_served(line: bytes
             for _ in range(5):
                 assert await other.kind("echo") == ""
         assert place.server.statistics().faults_total == 0
-
-
-# The end
-
-
-@pytest.mark.parametrize("how", ["stop", "cancel"])
-async def test_at_the_end_calls_in_flight_are_answered_and_new_ones_refused(how: str) -> None:
-    async with gated() as (place, gate):
-        client, idle = place.connect(), place.connect()
-        await client.send(request("slow", ["in flight"], 1))
-        await gate.wait_for(lambda: gate.begun == 1)
-        assert await idle.kind("echo") == ""
-        if how == "stop":
-            place.server.stop()
-        else:
-            place.nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True):
-            assert await idle.kind("echo") == "shutting_down"
-            gate.released.set()
-            assert [answer["result"] for answer in await client.lines_to_end()] == ["in flight"]
-            assert await idle.lines_to_end() == []
-
-
-async def test_a_call_that_outlasts_the_grace_is_cancelled() -> None:
-    async with gated(grace_s=SHORT_S) as (place, gate):
-        client = place.connect()
-        await client.send(request("slow"))
-        await gate.wait_for(lambda: gate.begun == 1)
-        place.server.stop()
-        assert await client.lines_to_end() == []
-        assert (gate.cancelled, gate.ended) == (1, 0)
-
-
-async def test_without_calls_in_flight_the_end_is_at_once() -> None:
-    async with gated(grace_s=1000) as (place, _):
-        clients = [place.connect() for _ in range(3)]
-        for client in clients:
-            assert await client.kind("echo") == ""
-        await clients[0].send(b"{")
-        place.server.stop()
-        for client in clients:
-            assert await client.lines_to_end() == []
-
-
-async def test_a_socket_that_does_not_listen_ends_the_server_with_its_error() -> None:
-    server = Server({}, limits=ServerLimits(), admins=frozenset)
-    with trio.socket.socket(socket.AF_UNIX) as sock, pytest.raises(ExceptionGroup) as caught:
-        await server.serve([sock])
-    assert caught.group_contains(OSError, match="Invalid argument")
-
-
-async def test_a_listener_of_trio_is_served_like_a_bare_socket() -> None:
-    path = "\0clamscannerd-test-" + os.urandom(8).hex()
-    methods = table(Method(name="echo", params=Params, rule=Rule.SELF, handler=echo))
-    server = Server(methods, limits=ServerLimits(), admins=frozenset)
-    with trio.socket.socket(socket.AF_UNIX) as sock:
-        await sock.bind(path)
-        sock.listen()
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.serve, [trio.SocketListener(sock)])
-            raw = socket.socket(socket.AF_UNIX)
-            raw.connect(path)
-            client = RawClient(raw)
-            assert await client.kind("echo") == ""
-            await client.stream.aclose()
-            server.stop()
-
-
-async def test_a_cancellation_before_the_start_ends_the_server() -> None:
-    with trio.move_on_after(20) as limit, trio.CancelScope() as scope:
-        scope.cancel()
-        async with gated():
-            pass
-    assert not limit.cancelled_caught

@@ -55,6 +55,10 @@ NO_VAULT = VaultLimits(
 """No call here comes near it."""
 
 
+async def _no_reload() -> list[str]:
+    return []
+
+
 class Place:
     """A context, and a home of which the probe says what is there."""
 
@@ -66,6 +70,7 @@ class Place:
         self.may_look = trio.Event()
         self.may_look.set()
         self.context = Context(
+            reload=_no_reload,
             store=store,
             vault=Vault(Path("/nonexistent"), store, NO_VAULT),
             live=self.live,

@@ -67,6 +67,35 @@ async def test_an_engine_that_is_not_there_is_lost_with_a_reason_and_ready_when_
             (await engines.open_session()).close()
 
 
+async def test_other_engines_are_taken_at_a_reload_and_a_session_stays_with_its_own(
+    clamd: FakeClamd, place: Path
+) -> None:
+    old = settings((clamd.socket_path,))
+    async with open_engines(old, None) as engines:
+        await until(engines, "ready")
+        before = await engines.open_session()
+        with FakeClamd(f"{place}/s") as other:
+            engines.reload(settings((clamd.socket_path, other.socket_path)))
+            assert engines.state().kind == "ready", "the one that was there is there all the time"
+            await until_ready(engines, 2)
+            engines.reload(settings((other.socket_path,)))
+            while engines.state().address != other.socket_path:
+                await engines.wait_changed(engines.state())
+            await until(engines, "ready")
+            assert await trio.to_thread.run_sync(scan, before, EICAR) is ReplyKind.FOUND
+            assert await trio.to_thread.run_sync(scan, await engines.open_session(), EICAR) is ReplyKind.FOUND
+            assert engines.statistics().engines == 1
+
+
+async def test_other_time_limits_hold_from_the_next_look_on(clamd: FakeClamd) -> None:
+    slow = msgspec.structs.replace(settings((clamd.socket_path,)), check_interval_s=3_600.0, ping_timeout_s=3_600.0)
+    async with open_engines(slow, None) as engines:
+        await until(engines, "ready")
+        clamd.silent = True
+        engines.reload(settings((clamd.socket_path,), ping_timeout_s=0.1, first_ping_timeout_s=0.2))
+        assert "no answer for 0.2 s" in (await until(engines, "lost")).reason
+
+
 async def test_an_engine_that_ends_is_lost_and_found_again_and_since_says_when(clamd: FakeClamd) -> None:
     async with open_engines(settings((clamd.socket_path,)), None) as engines:
         ready = await until(engines, "ready")

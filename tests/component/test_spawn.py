@@ -220,6 +220,55 @@ async def test_a_monitor_that_ends_with_messages_unread_is_lost_too() -> None:
         await inside()
 
 
+async def test_who_cleans_up_out_of_reach_of_a_cancellation_does_not_wait_for_what_a_lost_monitor_started() -> None:
+    ends: list[str] = []
+
+    async def inside() -> None:
+        async with scripted() as (spawner, script), trio.open_nursery() as nursery:
+
+            async def use() -> None:
+                with open("/dev/null", "rb") as lock:  # noqa: ASYNC230
+                    worker = await spawner.spawn(ALICE, lock.fileno())
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with trio.CancelScope(shield=True), trio.fail_after(5):
+                        worker.kill_nowait()
+                        ends.append((await worker.wait_end())[0])
+                        await spawner.stop_engine()
+                    worker.channel.close()
+
+            nursery.start_soon(use)
+            nursery.start_soon(spawner.start_engine, "builtin")
+            jobs = [(await script.take()).job for _ in range(2)]
+            for job in jobs:
+                await script.say(orders.STARTED, job, 5)
+            await wait_all_tasks_blocked()
+            script.end.close()
+
+    with pytest.raises(MonitorLost):
+        await inside()
+    assert ends == ["exit code 83: the monitor ended meanwhile"]
+
+
+@pytest.mark.parametrize(
+    ("status", "no_program"), [(0, False), (9, False), (1 << 8, True), (80 << 8, True), (81 << 8, False)]
+)
+async def test_a_program_that_cannot_run_is_told_from_a_worker_that_ended(status: int, *, no_program: bool) -> None:
+    async with scripted() as (spawner, script), trio.open_nursery() as nursery:
+
+        async def use() -> None:
+            with open("/dev/null", "rb") as lock:  # noqa: ASYNC230
+                worker = await spawner.spawn(ALICE, lock.fileno())
+            with worker.channel:
+                assert await worker.wait_end() == (explain(status), no_program)
+
+        nursery.start_soon(use)
+        job = (await script.take()).job
+        await script.say(orders.STARTED, job, 5)
+        await script.say(orders.EXITED, job, status)
+
+
 async def test_a_ping_is_answered_by_its_own_pong() -> None:
     async with scripted() as (spawner, script), trio.open_nursery() as nursery:
         done: list[int] = []

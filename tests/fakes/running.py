@@ -18,13 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import jsonschema
 
+from tests.fakes.manager import Manager
 from tests.fakes.realclamd import EICAR, MARKER, ndb
 
 CLAMSCANNERD = str(Path(sys.executable).with_name("clamscannerd"))
@@ -86,7 +87,8 @@ class PeerClient:
         self._id = 0
 
     def close(self) -> None:
-        self._stream.close()
+        with suppress(BrokenPipeError):  # what was not taken before is still in its buffer
+            self._stream.close()
         self.sock.close()
 
     def __enter__(self) -> Self:
@@ -198,6 +200,8 @@ class RunningDaemon:
         self._user = user
         self.process: subprocess.Popen[bytes] | None = None
         self.prefix: list[str] = []  # a program to start it under (strace)
+        self.program = [CLAMSCANNERD]
+        self.manager: Manager | None = None  # what stands for systemd
         self.write_config(config, sockets)
         if user is not None:
             shutil.chown(self.directory, user)
@@ -238,8 +242,12 @@ class RunningDaemon:
         """Start it; `wait`: until it answers, `engine`: until its engine is ready."""
         before = len(self.log())
         with self.log_path.open("ab") as log:
+            words = [*self.prefix, *self.program, "--config", str(self.config_path)]
+            manager = self.manager
             self.process = subprocess.Popen(
-                [*self.prefix, CLAMSCANNERD, "--config", str(self.config_path)],
+                words if manager is None else manager.activating(words),
+                pass_fds=() if manager is None else manager.fds,
+                env=None if manager is None else {**os.environ, **manager.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

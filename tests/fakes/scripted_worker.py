@@ -31,6 +31,7 @@ class Worker:
         self.pid = pid
         self.fds = 0
         self.killed = False
+        self.end = ("exit code 0", False)  # as Process.wait_end tells it
         self.scope = trio.CancelScope()
         self._sock = sock
 
@@ -74,6 +75,10 @@ class _Process:
         await self.exited.wait()
         return 0
 
+    async def wait_end(self) -> tuple[str, bool]:
+        await self.wait()
+        return self._worker.end
+
     def kill_nowait(self) -> None:
         self._worker.killed = True
         self._worker.scope.cancel()
@@ -85,6 +90,8 @@ class Scripts:
     def __init__(self, nursery: trio.Nursery, *scripts: Script | None) -> None:
         self.workers: list[Worker] = []
         self.version = __version__
+        self.hello: bytes | None = None  # said in place of a Hello
+        self.end = ("exit code 0", False)
         self._nursery = nursery
         self._scripts = scripts
 
@@ -92,6 +99,7 @@ class Scripts:
         ours, theirs = trio.socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         number = len(self.workers)
         worker = Worker(theirs, number + 1)
+        worker.end = self.end
         self.workers.append(worker)
         process = _Process(worker, ours)
         script = self._scripts[min(number, len(self._scripts) - 1)]
@@ -99,6 +107,9 @@ class Scripts:
         async def live() -> None:
             try:
                 with worker.scope:
+                    if self.hello is not None:
+                        await theirs.send(self.hello)
+                        return
                     if script is None and self.version == __version__:
                         return
                     await worker.say(Hello(version=self.version, seals={}, home_error=""))

@@ -28,6 +28,39 @@ def refused(place: Path, text: str, **extra: str) -> str:
     return str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        ('[scans]\nnice = "/home/secret"\n', "clamscannerd.toml: scans.nice: expected `int`"),
+        ('[server]\nsocket = "secret"\n', "clamscannerd.toml: server.socket: expected an absolute path without NUL"),
+        (f'[server]\nsocket = "/{"x" * 107}"\n', "clamscannerd.toml: server.socket: expected at most 107 bytes"),
+        ('[vault]\nkeep_deleted = "secret"\n', 'clamscannerd.toml: vault.keep_deleted: expected a time like "7d"'),
+        ("[nonsense]\n", "clamscannerd.toml: nonsense: unknown key"),
+        ("a = \n", "clamscannerd.toml: not TOML at line 1, column 5"),
+        ('a = "secret', "clamscannerd.toml: not TOML at end of document"),
+    ],
+)
+def test_what_everybody_may_read_of_a_mistake_has_neither_places_nor_values(
+    tmp_path: Path, text: str, public: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    assert error.value.public == public
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_place_that_cannot_be_read_is_named_without_the_way_to_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.load(tmp_path / "none.toml", system=True)
+    assert error.value.public == "none.toml cannot be read: No such file or directory"
+
+
+def test_a_place_that_the_environment_names_is_checked_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    with pytest.raises(ConfigError, match=r"state\.directory: expected an absolute path, got 'relative"):
+        load(tmp_path, system=False)
+
+
 def test_everything_has_a_default(tmp_path: Path) -> None:
     found = load(tmp_path)
     assert found.server.socket == "/run/clamscannerd/clamscannerd.sock"

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clamscannerd.errors import RemoteProtocolError
-from clamscannerd.worker.messages import MAX_MESSAGE_BYTES, Message, Progress, decode_command, decode_reply
+from clamscannerd.worker.messages import (
+    MAX_MESSAGE_BYTES,
+    Hello,
+    Message,
+    Progress,
+    Synced,
+    decode_command,
+    decode_reply,
+    encode,
+    hello_version,
+)
 
 
 def refused(packet: bytes) -> str:
@@ -28,6 +38,23 @@ def test_what_a_worker_says_wrongly_is_quoted_in_one_short_line(word: str, place
     assert said.isascii()
     assert said.isprintable()
     assert len(said) < 400
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_but_a_hellos_have_a_version(packet: bytes) -> None:
+    version = hello_version(packet)
+    assert version == "" or b"Hello" in packet
+
+
+@given(st.text(max_size=20), st.dictionaries(st.text(max_size=5), st.booleans() | st.text(max_size=5)))
+def test_the_version_is_read_whatever_else_a_hello_holds(version: str, more: dict[str, object]) -> None:
+    packet = msgspec.msgpack.encode({**more, "type": "Hello", "version": version})
+    assert hello_version(packet) == version
+
+
+def test_every_other_reply_has_no_version() -> None:
+    assert hello_version(encode(Synced())) == ""
+    assert hello_version(encode(Hello(version="1", seals={}, home_error=""))) == "1"
 
 
 @given(st.binary(max_size=200))

@@ -1,0 +1,81 @@
+"""What goes on in [daemon] beside calls and jobs: the vault's expiry, what the watchdog asks, the end's last resort."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from clamscannerd.errors import StateError
+from clamscannerd.spawn import Spawner
+from clamscannerd.state.store import Store
+from clamscannerd.state.vault import Vault
+
+log = logging.getLogger(__name__)
+
+_EXPIRE_S = 3_600.0  # items are kept for days: an hour more is no matter
+
+
+def watched(spawner: Spawner, store: Store) -> Mapping[str, Callable[[], Awaitable[None]]]:
+    """What must answer for the watchdog to be told: the database's writer, and the monitor. Not the engine: without
+    one the daemon is degraded, and a new start would not bring it back."""
+
+    async def check_store() -> None:
+        with said():
+            await store.check()
+
+    return {"database": check_store, "monitor": spawner.ping}
+
+
+async def keep_vault(vault: Vault) -> None:
+    """At start compare contents with rows; then remove what is past its time, again and again."""
+    with said():
+        report = await vault.survey()
+        if report.stray_count or report.missing_count:
+            log.error(
+                "vault: %d contents without a row, %d items without a content", report.stray_count, report.missing_count
+            )
+    while True:
+        with said():
+            await vault.expire(time.time())
+        await trio.sleep(_EXPIRE_S)
+
+
+@contextmanager
+def said() -> Iterator[None]:
+    """A full disk, somebody's lock: the next round does it. What does not pass ends us by Store.wait_broken."""
+    try:
+        yield
+    except StateError as error:
+        log.error("%s", error)
+
+
+def leave_after(seconds: float) -> None:
+    """For threads that hang. The monitor sees our end and ends the rest; the next start recovers as after a kill."""
+
+    def leave() -> None:
+        log.critical("cannot stop in time: leaving")
+        os._exit(1)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+
+
+def own_state(directory: Path) -> tuple[bytes, ...]:
+    """A user's daemon keeps its state, with the vault, in that user's home: left out of scans.
+
+    What is scanned is the home that passwd names, whatever sudo left in HOME.
+    """
+    import pwd
+
+    try:
+        home = os.path.realpath(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:  # nor will it be an account
+        return ()
+    state = Path(os.path.realpath(directory))
+    return (os.fsencode(state.relative_to(home)),) if state.is_relative_to(home) else ()
