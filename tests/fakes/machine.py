@@ -175,6 +175,15 @@ class Machine:
             assert time.monotonic() < deadline, f"{unit}: {name} is {seen}, not {value}: {self.journal(unit)}"
             time.sleep(POLL_S)  # systemctl has no way to wait for a property
 
+    def wait_for_text(self, unit: str, words: str, *, timeout_s: float = COMMAND_S) -> None:
+        """Until the status line has these words."""
+        deadline = time.monotonic() + timeout_s
+        while words not in (seen := self.show(unit, "StatusText")):
+            assert time.monotonic() < deadline, (
+                f"{unit}: the status is {seen!r}, without {words!r}: {self.journal(unit)}"
+            )
+            time.sleep(POLL_S)  # as above
+
     def pid(self, unit: str = "clamscannerd.service") -> int:
         return int(self.show(unit, "MainPID"))
 
