@@ -26,7 +26,8 @@ from clamscannerd import daemon_values as values
 from clamscannerd.config import Config
 from clamscannerd.daemon_listen import listeners
 from clamscannerd.daemon_status import Status
-from clamscannerd.engine.sessions import STOP_S, Engines, open_engines
+from clamscannerd.engine.sessions import STOP_S, Engines, PrivateEngine, open_engines
+from clamscannerd.engine.unit import UnitEngine
 from clamscannerd.errors import (
     EXIT_RESTART,
     ClamscannerdError,
@@ -88,7 +89,13 @@ def log_to_journal_or_stderr() -> None:
     logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
-class _PrivateEngine:
+def _private_engine(spawner: Spawner, config: Config, stop: Stop, *, system: bool) -> PrivateEngine:
+    """systemd's where its units listen for it, else the monitor's."""
+    sockets = engine_places(config, system=system).unit_sockets() if system else {}
+    return UnitEngine(sockets) if sockets else _MonitorsEngine(spawner, config, stop, system=system)
+
+
+class _MonitorsEngine:
     """engine/sessions.PrivateEngine over the monitor."""
 
     def __init__(self, spawner: Spawner, config: Config, stop: Stop, *, system: bool) -> None:
@@ -136,7 +143,7 @@ class _Daemon:
                 open_store(self._state, values.store_limits(config), self._stop) as store,
                 open_engines(
                     values.engine_settings(config),
-                    _PrivateEngine(spawner, config, self._stop, system=self._system),
+                    _private_engine(spawner, config, self._stop, system=self._system),
                     self._stop,
                 ) as engines,
             ):

@@ -144,7 +144,7 @@ def _prepare(file: str | None, channel: socket.socket, *, system: bool) -> "Conf
     for directory, mode in directories.items():
         make_directory(directory, mode, service)
     engine, why = prepare_engine(config, service, system=system)
-    if engine is None:
+    if engine is None and why:
         _say(f"no private engine: {why}")
     worker = (sys.executable, "-I", "-c", WORKER_CODE)
     setup = orders.Setup(

@@ -9,6 +9,13 @@ Places, where /run/clamscannerd and /var/lib/clamscannerd stand for the configur
 In a user's daemon all of them stand in STATE/engine. The configuration lies out of the engine's own reach: clamd has
 options that run commands. Two kinds have two sockets, so that the old one never answers a ping of the new engine.
 
+Where systemd runs the engine (clamscannerd-engine@.service), an instance of that unit stands for a kind: 1 for the
+signatures, as one per core is to come, and `builtin`. Then there is only this, and nothing for the monitor to start:
+
+    /run/clamscannerd-engine/          root's: INSTANCE.conf, builtin/, and INSTANCE.sock, which systemd listens on
+    /run/clamscannerd-engine/log/INSTANCE/  the engine's: clamd.log
+    /run/clamscannerd-engine/tmp/      a tmpfs that only this instance sees
+
 A private engine that cannot be had is no reason not to start: the system's clamd may do. Then None is set up, the
 reason is said once, and the monitor refuses ENGINE_START. Rejected: one directory for socket, configuration and
 temporary files (whoever owns a directory can replace what others own in it).
@@ -16,7 +23,8 @@ temporary files (whoever owns a directory can replace what others own in it).
 
 import os
 import pwd
-from typing import NamedTuple
+import stat
+from typing import Literal, NamedTuple
 
 from clamscannerd import orders
 from clamscannerd.config import Config
@@ -34,6 +42,8 @@ _TMPFS_MAX_BYTES = 2 << 30
 
 _SOCKET_PATH_MAX = 107
 
+UNIT_INSTANCES: dict[Literal["signatures", "builtin"], str] = {"signatures": "1", "builtin": "builtin"}
+
 
 class EnginePlaces(NamedTuple):
     """Where the private engine's things are."""
@@ -42,12 +52,21 @@ class EnginePlaces(NamedTuple):
     run: str
     temporary: str
 
+    @property
+    def builtin(self) -> str:
+        return f"{self.base}/builtin"
+
     def conf(self, kind: str) -> str:
         return f"{self.base}/{kind}.conf"
 
     def socket(self, kind: str) -> str:
         """The address to give to engine/sessions.py."""
         return f"{self.run}/{kind}.sock"
+
+    def unit_sockets(self) -> dict[Literal["signatures", "builtin"], str]:
+        """What systemd listens on, by kind, if it does; else nothing."""
+        sockets = {kind: f"{self.base}/{instance}.sock" for kind, instance in UNIT_INSTANCES.items()}
+        return sockets if all(map(_is_socket, sockets.values())) else {}
 
 
 def engine_places(config: Config, *, system: bool) -> EnginePlaces:
@@ -62,12 +81,14 @@ def engine_places(config: Config, *, system: bool) -> EnginePlaces:
 
 
 def prepare_engine(config: Config, service: Ids, *, system: bool) -> tuple[orders.Engine | None, str]:
-    """Make the places and files; what the monitor is to be told, or None and the reason.
+    """Make the places and files; what the monitor is to be told, or None and the reason, "" if all is well.
 
     Raises ConfigError when root's daemon has no user for the engine.
     """
     if config.engine.sockets not in ("auto", "private"):
         return None, "not asked for"
+    if system and os.geteuid() != 0 and engine_places(config, system=True).unit_sockets():
+        return None, ""  # systemd starts it
     owner = _engine_user() if system else service
     if owner is None and os.geteuid() == 0:
         raise ConfigError(
@@ -84,6 +105,44 @@ def prepare_engine(config: Config, service: Ids, *, system: bool) -> tuple[order
         return None, str(error)
 
 
+def prepare_units(config: Config) -> list[str]:
+    """As root, for the units of the engine: their configuration; the instances whose configuration is another now.
+
+    Raises ClamscannerdError.
+    """
+    if config.engine.sockets not in ("auto", "private"):
+        return []
+    places = engine_places(config, system=True)
+    root = Ids(0, 0)
+    make_directory(places.base, 0o755, root)
+    _write_builtin(places, root)
+    changed = []
+    for kind, instance in UNIT_INSTANCES.items():
+        database = config.engine.database if kind == "signatures" else places.builtin
+        paths = private.PrivatePaths(
+            socket=f"{places.base}/{instance}.sock",
+            temporary=config.engine.temporary or f"{places.base}/tmp",  # noqa: S108  root's directory
+            database=database,
+            log=f"{places.base}/log/{instance}/clamd.log",
+        )
+        if write_file(f"{places.base}/{instance}.conf", _conf(config, paths).encode()):
+            changed.append(instance)
+    return changed
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _write_builtin(places: EnginePlaces, owner: Ids) -> None:
+    make_directory(places.builtin, 0o755, owner)
+    for name, content in private.builtin_signatures().items():
+        write_file(f"{places.builtin}/{name}", content)
+
+
 def _engine_user() -> Ids | None:
     try:
         entry = pwd.getpwnam(ENGINE_USER)
@@ -98,18 +157,17 @@ def _prepare(config: Config, places: EnginePlaces, service: Ids, owner: Ids, *, 
     if any(len(os.fsencode(places.socket(kind))) > _SOCKET_PATH_MAX for kind in orders.ENGINE_KINDS):
         raise ClamscannerdError(f"cannot make a socket in {places.run}: the path is too long")
     me = Ids(os.geteuid(), os.getegid())
-    databases = {"signatures": config.engine.database, "builtin": f"{places.base}/builtin"}
+    databases = {"signatures": config.engine.database, "builtin": places.builtin}
     if system and me.uid != 0:
         # The unit's tmpfiles made these, and root's alone is the configuration: is it there?
         _check_there(places)
     else:
         make_directory(places.base, 0o755, me)
         make_directory(places.run, 0o2750, Ids(owner.uid, service.gid))
-        make_directory(databases["builtin"], 0o755, me)
-        for name, content in private.builtin_signatures().items():
-            write_file(f"{databases['builtin']}/{name}", content)
+        _write_builtin(places, me)
         for kind, database in databases.items():
-            write_file(places.conf(kind), _conf(config, places, kind, database).encode())
+            paths = private.PrivatePaths(socket=places.socket(kind), temporary=places.temporary, database=database)
+            write_file(places.conf(kind), _conf(config, paths).encode())
         own = not config.engine.temporary
         _make_temporary(places.temporary, me, owner, own=own, system=system)
     clear = b"" if config.engine.temporary else os.fsencode(places.temporary)
@@ -139,9 +197,9 @@ def _make_temporary(path: str, me: Ids, owner: Ids, *, own: bool, system: bool) 
         mount_tmpfs(path, min(_TMPFS_MAX_BYTES, memory // 4), owner)
 
 
-def _conf(config: Config, places: EnginePlaces, kind: str, database: str) -> str:
+def _conf(config: Config, paths: private.PrivatePaths) -> str:
     return private.clamd_conf(
-        private.PrivatePaths(socket=places.socket(kind), temporary=places.temporary, database=database),
+        paths,
         max_file_size=config.engine.max_file_size,
         max_threads=config.engine.max_threads,
         max_scan_time_s=config.engine.max_scan_time_s,

@@ -49,7 +49,7 @@ def _own(path: str, fd: int, mode: int, owner: Ids) -> None:
     fits = (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (*owner, mode)
     ours = os.geteuid() in (0, status.st_uid)
     if not fits and ours and status.st_uid in (0, owner.uid) and not os.listdir(fd):
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and (status.st_uid, status.st_gid) != owner:
             os.fchown(fd, *owner)
         os.fchmod(fd, mode)
         status = os.fstat(fd)
@@ -64,11 +64,14 @@ def _own(path: str, fd: int, mode: int, owner: Ids) -> None:
         )
 
 
-def write_file(path: str, content: bytes) -> None:
-    """Have `path` with `content`, readable by all, its directory being ours. Raises ClamscannerdError."""
+def write_file(path: str, content: bytes) -> bool:
+    """Have `path` with `content`, readable by all, its directory being ours. True if it was another before.
+
+    Raises ClamscannerdError.
+    """
     with contextlib.suppress(OSError), open(path, "rb") as stream:
         if stream.read() == content:
-            return
+            return False
     new = f"{path}.new"
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -80,6 +83,7 @@ def write_file(path: str, content: bytes) -> None:
         os.replace(new, path)
     except OSError as error:
         raise ClamscannerdError(f"cannot write {path}: {error.strerror}") from None
+    return True
 
 
 def available_bytes() -> int:

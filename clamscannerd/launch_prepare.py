@@ -1,23 +1,24 @@
-"""[root, by the unit] What the launcher makes when it is root itself, for a unit that starts it without being root.
+"""[root, by the unit] The configuration of the private engine's units, which follows from clamscannerd.toml.
 
-`python -m clamscannerd.launch_prepare [FILE]` is clamscannerd-prepare.service: places and configuration of the
-private engine follow from clamscannerd.toml, and only root may write them. It makes them and leaves; nothing stays.
+`python -m clamscannerd.launch_prepare [FILE]` is clamscannerd-prepare.service, before each start and reload of the
+daemon: only root may write what clamd reads as its configuration. It writes it, has systemd restart the instances whose
+configuration is another now, and leaves; nothing stays.
 
-Rejected: tmpfiles.d (knows no configuration, and cannot size a tmpfs); starting the unit as root (its bounding set
-would need chown, mount and more for the whole life of the service); ExecStartPre=+ (in systemd 252 its mount stays in
-the service's mount namespace, although its documentation reads otherwise).
+Rejected: tmpfiles.d (knows no configuration); ExecStartPre=+ of the daemon's unit (root without that unit's sandbox, to
+read a file, where a unit of its own can have one); static files (engine.max_file_size would have no effect).
 """
 
 import os
-import pwd
+import subprocess
 import sys
 from pathlib import Path
 
 from clamscannerd import config as configuration
-from clamscannerd.errors import ClamscannerdError, ConfigError
-from clamscannerd.launch import SERVICE_USER
-from clamscannerd.launch_engine import prepare_engine
-from clamscannerd.launch_files import Ids, make_directory
+from clamscannerd.errors import ClamscannerdError
+from clamscannerd.launch_engine import prepare_units
+
+UNIT = "clamscannerd-engine@{}.service"
+_BOOTED = "/run/systemd/system"  # sd_booted(3)
 
 
 def main(argv: list[str]) -> int:
@@ -25,29 +26,22 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1 or os.geteuid() != 0:
         sys.stderr.write("usage, as root: python -m clamscannerd.launch_prepare [FILE]\n")
         return 2
+    os.umask(0o022)
     try:
-        _prepare(Path(argv[0]).absolute() if argv else None)
+        config = configuration.load(Path(argv[0]).absolute() if argv else None, system=True)
+        changed = prepare_units(config)
     except ClamscannerdError as error:
         sys.stderr.write(f"clamscannerd: {error}\n")
         return error.exit_code
-    return 0
+    return _restart(changed) if os.path.isdir(_BOOTED) else 0
 
 
-def _prepare(file: Path | None) -> None:
-    config = configuration.load(file, system=True)
-    try:
-        entry = pwd.getpwnam(SERVICE_USER)
-    except KeyError:
-        raise ConfigError(f"cannot start: there is no user {SERVICE_USER}") from None
-    service = Ids(entry.pw_uid, entry.pw_gid)
-    os.umask(0o022)
-    directory = os.path.dirname(config.server.socket)
-    if not os.path.isdir(directory):  # with a socket unit it is there, and systemd's
-        make_directory(directory, 0o755, service)
-    make_directory(config.state.directory, 0o700, service)
-    engine, why = prepare_engine(config, service, system=True)
-    if engine is None:
-        sys.stderr.write(f"clamscannerd: no private engine: {why}\n")
+def _restart(instances: list[str]) -> int:
+    """Those that run; without waiting, as the units say that we come first."""
+    if not instances:
+        return 0
+    units = [UNIT.format(instance) for instance in instances]
+    return subprocess.run(["/usr/bin/systemctl", "--no-block", "try-restart", *units], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
     private.py     [as started] pure: the clamd.conf of the private engine, and the built-in test signature
     control.py     [daemon, in threads] pyclamd: ping, version, stats, reload; which system clamd there is
     health.py      [daemon] one engine: is it there, does it scan, what is it; one session from it
+    unit.py        [daemon] the private engine as a unit of systemd: sockets that start it
     sessions.py    [daemon] the list of engines: which ones, sessions to hand out, the private one's life
 
 The worker imports clamproto alone. Nothing here opens a file of a user.

@@ -1,8 +1,9 @@
 """The private clamd: the text of its clamd.conf, and the built-in test signature. Pure. [as started]
 
-The launcher writes these files as root before rights are given up; the monitor runs `clamd -F -c FILE` as the engine's
-user. Two kinds share everything but their database: "signatures" loads the system's, "builtin" a directory that holds
-`builtin_signatures()` and nothing else, so that a fresh machine shows that finding works, and calls no file clean.
+The launcher writes these files as root before rights are given up; the monitor, or a unit of its own, runs
+`clamd -F -c FILE` as the engine's user. Two kinds share everything but their database: "signatures" loads the system's,
+"builtin" a directory that holds `builtin_signatures()` and nothing else, so that a fresh machine shows that finding
+works, and calls no file clean.
 
 What is set and why (measured with 1.4.6):
 
@@ -50,11 +51,15 @@ _PLAIN_BYTES_MIN = 0x20
 
 
 class PrivatePaths(msgspec.Struct, frozen=True, kw_only=True):
-    """Places of one private engine, absolute. `temporary` is its alone and emptied before each start."""
+    """Places of one private engine, absolute. `temporary` is its alone and emptied before each start.
+
+    `log`: "" is beside the socket.
+    """
 
     socket: str
     temporary: str
     database: str
+    log: str = ""
 
 
 def clamd_conf(
@@ -72,7 +77,7 @@ def clamd_conf(
         "LocalSocket": _quoted(paths.socket),
         "LocalSocketMode": "660",
         "FixStaleSocket": "yes",
-        "LogFile": _quoted(paths.socket.removesuffix(".sock") + ".log"),
+        "LogFile": _quoted(paths.log or paths.socket.removesuffix(".sock") + ".log"),
         "LogFileMaxSize": "1M",
         "LogTime": "yes",
         "DatabaseDirectory": _quoted(paths.database),

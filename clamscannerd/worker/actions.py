@@ -25,6 +25,7 @@ from clamscannerd.errors import RemoteProtocolError
 from clamscannerd.model import Action, Outcome, Verdict
 from clamscannerd.worker import xattrs
 from clamscannerd.worker.beneath import Kernel
+from clamscannerd.worker.causes import cause
 from clamscannerd.worker.channel import Channel
 from clamscannerd.worker.hashing import identity_of, is_same_file, is_same_inode, sha256_of, stamp
 from clamscannerd.worker.messages import CHUNK_BYTES, Act, Acted, Chunk, Content, ContentEnd, Stored
@@ -66,7 +67,7 @@ class Actor:
         except _End as decided:
             end = decided
         except OSError as error:
-            end = _End(Outcome.ERROR, f"cannot {_VERB[step.action]} it: {error.strerror}")
+            end = _End(Outcome.ERROR, f"cannot {_VERB[step.action]} it: {cause(error)}")
         self._channel.send(
             Acted(seq=step.seq, outcome=end.outcome, message=str(end), gone=end.gone, put_back=end.put_back)
         )

@@ -30,6 +30,7 @@ import msgspec
 from clamscannerd.errors import EngineLost
 from clamscannerd.model import Outcome, Reason, Verdict
 from clamscannerd.worker.beneath import Kernel
+from clamscannerd.worker.causes import cause
 from clamscannerd.worker.channel import Channel, pause_on
 from clamscannerd.worker.hashing import is_same_file
 from clamscannerd.worker.mailbox import TRIES, Hit, Kept, Look, Mailbox, MailboxError, Replaced, is_mixture
@@ -79,7 +80,7 @@ def cleanse(channel: Channel, kernel: Kernel, home_fd: int, engine: Engine, step
     except FileNotFoundError:
         end = _End(Outcome.NO_ACTION, "it is gone: nothing was there to act on", gone=True)
     except OSError as error:
-        end = _error(str(error.strerror))
+        end = _error(cause(error))
     message, outcome = str(end), end.outcome
     if work.done and outcome is not Outcome.MAILBOX_CLEANSED:
         outcome, message = Outcome.ERROR, f"{message}; messages of it are in the vault: {work.items()}"

@@ -29,6 +29,7 @@ from collections.abc import Callable
 from clamscannerd.model import RestoreOutcome, Verdict
 from clamscannerd.worker import xattrs
 from clamscannerd.worker.beneath import Kernel
+from clamscannerd.worker.causes import cause
 from clamscannerd.worker.channel import Channel
 from clamscannerd.worker.hashing import NO_SHA256, identity_of, sha256_of
 from clamscannerd.worker.mailbox import MailboxError
@@ -76,7 +77,7 @@ class Restorer:
         except _End as end:
             outcome, message, signature = end.outcome, str(end), end.signature
         except OSError as error:
-            outcome, message, signature = RestoreOutcome.ERROR, f"cannot restore it: {error.strerror}", ""
+            outcome, message, signature = RestoreOutcome.ERROR, f"cannot restore it: {cause(error)}", ""
         finally:
             os.close(fd)
         self._channel.send(

@@ -1,0 +1,106 @@
+"""engine/unit.py against real clamds behind sockets that somebody else opened: what it starts, leaves and ends."""
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from clamscannerd.engine.sessions import EngineSettings, open_engines
+from clamscannerd.engine.unit import UnitEngine
+from tests.fakes.realclamd import CLAMD, EICAR, RealClamd, ndb
+
+WAIT_S = 30.0
+
+
+class Activated:
+    """clamd as its socket unit starts it: the listening socket is ours and outlives it."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.path = str(directory / f"{name}.sock")
+        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listening.bind(self.path)
+        self._listening.listen()
+        self._conf = RealClamd(directory / name)
+        self._conf.conf_path.write_text("".join(f"{key} {value}\n" for key, value in self._conf.options.items()))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        fd = self._listening.fileno()
+        # LISTEN_PID has to be the program's own, which exec keeps.
+        script = f'exec 3<&{fd} {fd}<&-; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" -F -c "$1"'
+        words = ["bash", "-c", script, CLAMD, str(self._conf.conf_path)]
+        self.process = subprocess.Popen(words, pass_fds=[fd], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self._listening.close()
+        self._conf.close()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Activated, Activated]]:
+    """The engine of the signatures, and the one of the test signature; both run."""
+    made = (Activated(tmp_path, "1"), Activated(tmp_path, "builtin"))
+    for one in made:
+        one.start()
+    yield made
+    for one in made:
+        one.close()
+
+
+def settings(database: Path) -> EngineSettings:
+    return EngineSettings(sockets="private", database=str(database), check_interval_s=0.1)
+
+
+def engine(pair: tuple[Activated, Activated]) -> UnitEngine:
+    return UnitEngine({"signatures": pair[0].path, "builtin": pair[1].path})
+
+
+async def test_it_is_found_by_its_socket_and_stays_when_the_daemon_leaves(
+    pair: tuple[Activated, Activated], tmp_path: Path
+) -> None:
+    database = tmp_path / "db"
+    database.mkdir()
+    (database / "test.ndb").write_bytes(ndb("Eicar", EICAR))
+    for _ in range(2):  # a daemon, and the one after it
+        with trio.fail_after(WAIT_S):
+            async with open_engines(settings(database), engine(pair)) as engines:
+                await engines.wait_ready(WAIT_S)
+                assert engines.state().signatures
+                assert engines.state().address == pair[0].path
+    for one in pair:
+        assert one.process is not None
+        assert one.process.poll() is None
+
+
+async def test_real_signatures_end_the_engine_of_the_test_signature_and_no_other(
+    pair: tuple[Activated, Activated], tmp_path: Path
+) -> None:
+    signatures, builtin = pair
+    assert builtin.process is not None
+    assert signatures.process is not None
+    database = tmp_path / "db"
+    database.mkdir()
+    with trio.fail_after(WAIT_S):
+        async with open_engines(settings(database), engine(pair)) as engines:
+            await engines.wait_ready(WAIT_S)
+            assert not engines.state().signatures
+            (database / "test.ndb").write_bytes(ndb("Eicar", EICAR))
+            state = engines.state()
+            while not (state.kind == "ready" and state.signatures):
+                state = await engines.wait_changed(state)
+            assert await trio.to_thread.run_sync(builtin.process.wait) == 0
+    assert signatures.process.poll() is None
+
+
+async def test_an_engine_that_is_gone_is_no_reason_to_fail(tmp_path: Path) -> None:
+    missing = UnitEngine({"signatures": str(tmp_path / "1"), "builtin": str(tmp_path / "b")})
+    with trio.fail_after(WAIT_S):
+        await missing.start("builtin")
+        await missing.start("signatures")
+    assert missing.address("signatures") == str(tmp_path / "1")
