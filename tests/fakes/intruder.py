@@ -57,6 +57,8 @@ def main() -> None:
     stdin.register(0, select.POLLIN | select.POLLHUP)
     while not stdin.poll(0):
         before, newest = newest, int(os.pread(loadavg, 99, 0).split()[-1])
+        if newest < before:  # the numbers began anew
+            before, live = max(1, newest - BEHIND), set()
         live = {pid for pid in live if pid > newest - BEHIND} | set(range(before + 1, newest + AHEAD))
         for pid in sorted(live, reverse=True):
             try:

@@ -37,6 +37,7 @@ class Jobs:
         self.store = store
         self.locks = locks
         self.started: list[tuple[str, int]] = []
+        self.held: list[int] = []  # uids whose jobs wait for their gates
         self.failed: list[tuple[int, str]] = []
         self.gates: dict[int, trio.Event] = {}  # by uid; without one a job ends at once
         self.resolve: Callable[[int, str], Awaitable[Account]] = self._known
@@ -128,6 +129,8 @@ class Jobs:
         gate = self.gates.get(uid)
         if gate is None:
             return
+        self.held.append(uid)
+        self._tell()
         async with trio.open_nursery() as nursery:
 
             async def until(event: trio.Event) -> None:

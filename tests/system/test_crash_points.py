@@ -166,7 +166,9 @@ def count(scene: Scene, process: str) -> list[Point]:
         wait_for(lambda: scene.is_over(lot), "an action without a kill")
         points = list(trace.points())
     scene.check(lot, asked=True)
-    return thinned(points)
+    kept = thinned(points)
+    # Two threads that write by turns have no rows: then as many as there are lots for, spread over all.
+    return kept if len(kept) < LOTS else [kept[place * len(kept) // (LOTS - 1)] for place in range(LOTS - 1)]
 
 
 # Fails when begin_step does not commit the intent, when the row of an item is kept before its file has its name, when

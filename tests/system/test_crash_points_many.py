@@ -21,9 +21,9 @@ from tests.fakes.running import RunningDaemon, wait_for
 from tests.fakes.strace import Point, Strace
 from tests.system.test_crash_points import RETRIES, thinned
 
-MOST = int(os.environ.get("CLAMSCANNERD_POINTS", "14"))
+MOST = int(os.environ.get("CLAMSCANNERD_POINTS", "10"))
 UNITS = min(MOST, 120) + 2
-ENOUGH = 8  # how calls fall to threads differs from run to run
+ENOUGH = 6  # how calls fall to threads differs from run to run
 
 
 class Scene:
