@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -115,6 +116,7 @@ class Scans(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     silence_s: float = 120.0  # a worker that says nothing for so long is killed
     deadline_s: float = 86_400.0  # one scan; a million files took minutes
     nice: int = 10  # of workers
+    io_class: Literal["best-effort", "idle"] = "best-effort"  # idle: only while nobody else reads; may starve
     retries: int = 2  # workers that die under a job, before the job fails
 
 

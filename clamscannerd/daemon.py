@@ -91,8 +91,11 @@ def log_to_journal_or_stderr() -> None:
 
 def _private_engine(spawner: Spawner, config: Config, stop: Stop, *, system: bool) -> PrivateEngine:
     """systemd's where its units listen for it, else the monitor's."""
-    sockets = engine_places(config, system=system).unit_sockets() if system else {}
-    return UnitEngine(sockets) if sockets else _MonitorsEngine(spawner, config, stop, system=system)
+    places = engine_places(config, system=system)
+    sockets = places.unit_sockets() if system else {}
+    if sockets:
+        return UnitEngine(sockets, places.unit_confs())
+    return _MonitorsEngine(spawner, config, stop, system=system)
 
 
 class _MonitorsEngine:
@@ -119,6 +122,9 @@ class _MonitorsEngine:
     def address(self, kind: Literal["signatures", "builtin"]) -> str:
         return self._places.socket(kind)
 
+    def conf(self, _kind: Literal["signatures", "builtin"]) -> None:
+        """Its files are made at the start, by root: what they were made from holds until the next."""
+
     def running(self) -> bool:
         return self._spawner.engine is not None
 
@@ -141,13 +147,11 @@ class _Daemon:
             async with (
                 open_spawner(monitor) as spawner,
                 open_store(self._state, values.store_limits(config), self._stop) as store,
-                open_engines(
-                    values.engine_settings(config),
-                    _private_engine(spawner, config, self._stop, system=self._system),
-                    self._stop,
-                ) as engines,
             ):
-                await self._serve(spawner, store, engines)
+                private = _private_engine(spawner, config, self._stop, system=self._system)
+                self._engine_is_unit = isinstance(private, UnitEngine)
+                async with open_engines(values.engine_settings(config), private, self._stop) as engines:
+                    await self._serve(spawner, store, engines)
 
     async def _serve(self, spawner: Spawner, store: Store, engines: Engines) -> None:
         config = self._config
@@ -300,7 +304,7 @@ class _Daemon:
             refused, late = "", list[str]()
             try:
                 new = configuration.load(self._path, system=self._system)
-                late = values.at_next_start(self._started_with, new)
+                late = values.at_next_start(self._started_with, new, engine_is_unit=self._engine_is_unit)
                 self._adopt(new)
                 await self._admins.look_up()
                 log.info("configuration read again")
@@ -319,7 +323,7 @@ class _Daemon:
     def _adopt(self, new: Config) -> None:
         self._config = new
         self._store.limits = values.store_limits(new)
-        self._engines.reload(values.engine_settings(new, self._started_with))
+        self._engines.reload(values.engine_settings(new, None if self._engine_is_unit else self._started_with))
         self._server.limits = values.server_limits(new)
         self._admins.names = new.server.admins
         self._context.settings = values.settings(new)

@@ -80,7 +80,7 @@ def settings(config: Config) -> Settings:
 
 
 def engine_settings(config: Config, started_with: Config | None = None) -> EngineSettings:
-    """`started_with`: at a reload, what keeps its value until the next start."""
+    """`started_with`: at a reload, what keeps its value until the next start; None where a unit runs the engine."""
     engine = config.engine
     if started_with is not None:
         late = {key: getattr(started_with.engine, key) for key in _engine_keys_at_next_start(started_with, config)}
@@ -100,7 +100,8 @@ def engine_settings(config: Config, started_with: Config | None = None) -> Engin
 
 
 _PRIVATE_ENGINE = ("clamd", "database", "temporary", "max_file_size", "max_scan_time_s", "max_threads", "nice")
-"""What stands in files and arguments of the private engine, which only the launcher may write."""
+"""What stands in files and arguments of the private engine, which only the launcher may write. Where a unit runs that
+engine, clamscannerd-prepare.service writes them afresh before each reload, and all of it takes effect then."""
 
 
 def _engine_keys_at_next_start(old: Config, new: Config) -> list[str]:
@@ -111,15 +112,16 @@ def _engine_keys_at_next_start(old: Config, new: Config) -> list[str]:
     return keys
 
 
-def at_next_start(old: Config, new: Config) -> list[str]:
+def at_next_start(old: Config, new: Config, *, engine_is_unit: bool) -> list[str]:
     """Keys whose change a reload cannot bring about. `old`: what the daemon was started with."""
-    keys = [f"engine.{key}" for key in _engine_keys_at_next_start(old, new)]
+    keys = [] if engine_is_unit else [f"engine.{key}" for key in _engine_keys_at_next_start(old, new)]
     if new.state.directory != old.state.directory:
         keys.append("state.directory")
     if new.server.socket != old.server.socket:
         keys.append("server.socket")
     if new.accounts.min_uid < old.accounts.min_uid:  # the monitor has its own, and goes by the higher one
         keys.append("accounts.min_uid")
-    if new.scans.nice != old.scans.nice:  # likewise
-        keys.append("scans.nice")
+    keys += [
+        f"scans.{key}" for key in ("nice", "io_class") if getattr(new.scans, key) != getattr(old.scans, key)
+    ]  # too
     return keys

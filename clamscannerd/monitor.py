@@ -137,7 +137,7 @@ class _Monitor:
         else:
             mode = b"system" if setup.system else b"user"
             words = (*setup.worker, b"%d" % uid, message.text, mode, b"%d" % os.getpid())
-            self._start(message.job, words, lambda: _be_worker(setup.worker_nice, fds))
+            self._start(message.job, words, lambda: _be_worker(setup, fds))
 
     def _start_engine(self, kind: int) -> None:
         engine = self._setup.engine
@@ -226,7 +226,7 @@ def _exec(words: tuple[bytes, ...], prepare: Callable[[], None]) -> NoReturn:
         os._exit(status)
 
 
-def _be_worker(nice: int, fds: list[int]) -> None:
+def _be_worker(setup: orders.Setup, fds: list[int]) -> None:
     # First out of the way of the two places, then onto them: they may be each other's, or one of our own.
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LOCK_FD + 1) for fd in fds]
     for fd, place in zip(high, (CHANNEL_FD, LOCK_FD), strict=True):
@@ -236,7 +236,8 @@ def _be_worker(nice: int, fds: list[int]) -> None:
         hard = resource.getrlimit(limit)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
-    _renice(nice)
+    _renice(setup.worker_nice)
+    rights.set_io_priority(setup.worker_io_priority)
 
 
 def _renice(nice: int) -> None:
