@@ -24,6 +24,7 @@ from clamscannerd import __version__, daemon_upkeep, events, systemd
 from clamscannerd import config as configuration
 from clamscannerd import daemon_values as values
 from clamscannerd.config import Config
+from clamscannerd.daemon_health import Health
 from clamscannerd.daemon_listen import listeners
 from clamscannerd.daemon_status import Status
 from clamscannerd.engine.sessions import STOP_S, Engines, PrivateEngine, open_engines
@@ -217,6 +218,7 @@ class _Daemon:
             probe=look,
             settings=values.settings(config),
             reload=self._reload,
+            health=Health(engines.state, self._accounts, lambda: self._status.troubles()).checks,
         )
         self._admins = Admins(config.server.admins, self._accounts)
         await self._admins.look_up()

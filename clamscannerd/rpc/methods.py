@@ -104,6 +104,10 @@ def build(context: Context) -> Methods:
     async def reload(_call: Call, _: NoParams) -> object:
         return await daemon.reload(context)
 
+    async def health(call: Call, _: NoParams) -> object:
+        everybody = call.is_admin and call.user is None
+        return await daemon.health(context, call.peer.uid, call.user, everybody=everybody)
+
     async def version(_call: Call, _: NoParams) -> object:
         return {"version": __version__}
 
@@ -123,6 +127,7 @@ def build(context: Context) -> Methods:
         Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel_scan),
         *_vault(context),
         *_tasks(context),
+        Method(name="Daemon.health", params=NoParams, rule=own, handler=health),
         Method(name="Daemon.reload", params=NoParams, rule=Rule.ADMIN, handler=reload),
         Method(name="Daemon.version", params=NoParams, rule=Rule.ANYONE, handler=version),
     )

@@ -3,11 +3,11 @@
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Literal, Protocol
 
 import trio
 
-from clamscannerd.model import Account, EngineInfo, Frozen, Scan
+from clamscannerd.model import Account, Check, EngineInfo, Frozen, Scan
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.scan_types import ScanType
 from clamscannerd.state.live import Live
@@ -63,6 +63,7 @@ class Context:
         probe: Callable[[Account, tuple[bytes, ...]], Awaitable[tuple[bool, ...]]],
         settings: Settings,
         reload: Callable[[], Awaitable[list[str]]],
+        health: Callable[[Account | Literal["all"] | None], Awaitable[list[Check]]],
     ) -> None:
         self.store = store
         self.vault = vault
@@ -73,6 +74,8 @@ class Context:
         self.settings = settings
         self.reload = reload
         """Read the configuration again; the keys whose change waits for a new start. Raises ConfigError."""
+        self.health = health
+        """What is right and what is not, the worst first; of homes: an account's, everybody's, nobody's."""
         self.verifying: set[tuple[int, str] | None] = set()  # accounts whose contents are being read; None: all
         self.verify_slots = trio.CapacityLimiter(_VERIFIES)
         self._probe = probe

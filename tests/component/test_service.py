@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from clamscannerd.model import Account, Counts, EngineInfo, Frozen, Identity, Scan, ScanState
+from clamscannerd.model import Account, Check, Counts, EngineInfo, Frozen, Identity, Scan, ScanState
 from clamscannerd.service import clamscanner
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.context import Context, Settings
@@ -59,6 +59,10 @@ async def _no_reload() -> list[str]:
     return []
 
 
+async def _no_health(_whose: object) -> list[Check]:
+    raise AssertionError
+
+
 class Place:
     """A context, and a home of which the probe says what is there."""
 
@@ -71,6 +75,7 @@ class Place:
         self.may_look.set()
         self.context = Context(
             reload=_no_reload,
+            health=_no_health,
             store=store,
             vault=Vault(Path("/nonexistent"), store, NO_VAULT),
             live=self.live,
