@@ -4,7 +4,8 @@
 wanted is decided once, at start (contract: Starting it):
 
     sockets = [...]     those; somebody else starts and stops them
-    sockets = "auto"    the system's clamd, if it answers, or is enabled and answers within auto_wait_s; else private
+    sockets = "auto"    the system's clamd, if it answers, or is enabled, has signatures to start with and answers
+                        within auto_wait_s; else private
     sockets = "private" our own on the system's signatures, or on the built-in test signature while there are none
 
 The private engine is looked after: started, started again with growing pauses when it ended or hangs, and changed over
@@ -236,6 +237,8 @@ class Engines:
         if path is None:
             return None
         enabled = await trio.to_thread.run_sync(control.system_clamd_enabled)
+        # Without signatures it does not start, however enabled it is: Debian's units wait for them.
+        enabled = enabled and await self._wanted_kind() == "signatures"
         self._say_none("starting", f"The system's clamd at {path} is waited for.")
         with trio.move_on_after(self._settings.auto_wait_s):
             while True:
