@@ -230,6 +230,7 @@ class _Daemon:
         served = listeners(self._config.server.socket)
         self._status = status = Status(self._runner.statistics, engines.state)
         self._runner.changed = status.changed
+        self._runner.moved = self._context.live.touch
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._bound_the_end)
@@ -355,6 +356,7 @@ class _Daemon:
                 log.info("engine %s: %s", state.kind, words)
             self._runner.wake()
             self._status.changed()
+            self._context.live.touch_all()
             state = await engines.wait_changed(state)
 
     def _scan_limits(self) -> ScanLimits:

@@ -235,7 +235,9 @@ class _Attempt:
                     NewFinding(path=f.path, identity=f.identity, signature=f.signature, mailbox=f.mailbox)
                     for f in reply.files
                 ]
-                for finding in await self._store.add_findings(scan_id, new, time.time()):
+                added = await self._store.add_findings(scan_id, new, time.time())
+                self._live.found += len(added)
+                for finding in added:
                     if finding.path not in self._live.infected:
                         self._live.infected[finding.path] = None
                         self._tell(finding)

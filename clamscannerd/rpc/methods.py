@@ -15,6 +15,7 @@ from clamscannerd.rpc.access import Rule
 from clamscannerd.rpc.table import Call, Method, Methods, table
 from clamscannerd.service import clamscanner, daemon, quarantine, scan, task
 from clamscannerd.service.context import Context
+from clamscannerd.service.listening import KINDS, Kind, Listeners
 
 
 class NoParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +29,10 @@ class StartScan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class DisinfectFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     actions: dict[str, str]
     others: str | None = None
+
+
+class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kinds: list[Kind] | None = None
 
 
 class CheckDisinfectionStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,6 +106,13 @@ def build(context: Context) -> Methods:
     async def cancel_scan(call: Call, _: NoParams) -> object:
         return await scan.cancel(context, await context.entry(call.peer.uid, call.user))
 
+    listeners = Listeners(context)
+
+    async def subscribe(call: Call, params: Subscribe) -> object:
+        account = (await context.entry(call.peer.uid, call.user)).account
+        kinds = frozenset(params.kinds if params.kinds is not None else KINDS)
+        return listeners.begin(account, kinds, call.connection_id, call.push)
+
     async def reload(_call: Call, _: NoParams) -> object:
         return await daemon.reload(context)
 
@@ -127,6 +139,7 @@ def build(context: Context) -> Methods:
         Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel_scan),
         *_vault(context),
         *_tasks(context),
+        Method(name="Events.subscribe", params=Subscribe, rule=own, handler=subscribe),
         Method(name="Daemon.health", params=NoParams, rule=own, handler=health),
         Method(name="Daemon.reload", params=NoParams, rule=Rule.ADMIN, handler=reload),
         Method(name="Daemon.version", params=NoParams, rule=Rule.ANYONE, handler=version),

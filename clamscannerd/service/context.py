@@ -84,6 +84,11 @@ class Context:
         self._seen: dict[int, tuple[float, bytes, dict[bytes, bool]]] = {}
         self._heavy: dict[int, trio.Lock] = {}
 
+    def queued(self, account: Account) -> None:
+        """A job of the account waits for its turn."""
+        self.jobs.wake()
+        self.live.touch(account.uid, account.name)
+
     async def entry(self, peer_uid: int, user: str | None) -> Entry:
         """The account that a call is for: the peer's own, or the one an administrator named."""
         return await self.accounts.by_name(user) if user is not None else await self.accounts.by_uid(peer_uid)

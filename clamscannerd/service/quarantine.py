@@ -142,7 +142,7 @@ async def restore(
     _check_ids("restore", ids)
     directory = None if to is None else directory_of(account.home, to)
     task = await context.store.add_restore(account, ids, directory, force=force, asked_by=asked_by, now=time.time())
-    context.jobs.wake()
+    context.queued(account)
     return {"task_id": task.public_id}
 
 

@@ -117,6 +117,7 @@ class Runner:
         self.outdated = trio.Event()
         """Another version than this one is installed: no job starts any more, and a new start is what helps."""
         self.changed: Callable[[], None] = lambda: None  # called when statistics() may be others
+        self.moved: Callable[[int, str], None] = lambda _uid, _name: None  # called when a job of an account ended
         self._changed = trio.Event()
         self._ended = trio.Event()  # a job ended
 
@@ -156,6 +157,7 @@ class Runner:
         finally:
             del self._cancels[scan.id]
             over.set()
+            self.moved(scan.uid, scan.name)
             self.wake()
 
     def statistics(self) -> RunnerStatistics:
@@ -239,6 +241,7 @@ class Runner:
             running.ended.set()
             self._ended.set()
             self._ended = trio.Event()
+            self.moved(job.uid, job.name)
             self.wake()
 
     async def _try(self, job: Job, body: Callable[[], Awaitable[None]]) -> _How:

@@ -165,6 +165,10 @@ class Store(RestoreStore):
         """Of the latest scan what still stands, in the order found."""
         return await self._db.read(store_scans.standing, uid, name, limit, after_id)
 
+    async def standing_after(self, scan_id: int, after_id: int, limit: int) -> list[Finding]:
+        """Of one scan what still stands, in the order found."""
+        return await self._db.read(store_scans.standing_after, scan_id, after_id, limit)
+
     async def scan_findings(self, scan_id: int) -> list[Finding]:
         """All of one scan, whatever became of them."""
         return await self._db.read(store_scans.findings, scan_id)

@@ -41,6 +41,7 @@ EDGES: dict[str, frozenset[str]] = {
     "rights": frozenset(),
     "systemd": BASE,
     "client": BASE | {"rpc.jsonrpc", "rpc.names"},
+    "client_trio": BASE | {"client", "rpc.jsonrpc"},
     "ctl": BASE | {"client"},
 }
 
