@@ -13,7 +13,7 @@ from clamscannerd import __version__
 from clamscannerd.model import Account
 from clamscannerd.rpc.access import Rule
 from clamscannerd.rpc.table import Call, Method, Methods, table
-from clamscannerd.service import clamscanner, daemon, quarantine, scan, task
+from clamscannerd.service import clamscanner, daemon, history, quarantine, scan, task
 from clamscannerd.service.context import Context
 from clamscannerd.service.listening import KINDS, Kind, Listeners
 
@@ -62,6 +62,22 @@ class RestoreItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 class DeleteItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ids: list[Id]
+
+
+class ListScans(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    limit: Limit = 100
+    offset: Offset = 0
+
+
+class GetScan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    scan_id: Id
+    limit: Limit = 1_000
+    offset: Offset = 0
+
+
+class ListAccounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    limit: Limit = 100
+    offset: Offset = 0
 
 
 class ListTasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,6 +153,7 @@ def build(context: Context) -> Methods:
             handler=check_disinfection_status,
         ),
         Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel_scan),
+        *_history(context),
         *_vault(context),
         *_tasks(context),
         Method(name="Events.subscribe", params=Subscribe, rule=own, handler=subscribe),
@@ -144,6 +161,29 @@ def build(context: Context) -> Methods:
         Method(name="Daemon.reload", params=NoParams, rule=Rule.ADMIN, handler=reload),
         Method(name="Daemon.version", params=NoParams, rule=Rule.ANYONE, handler=version),
     )
+
+
+def _history(context: Context) -> list[Method]:
+    """Scan.list, Scan.get, Account.*"""
+
+    async def account_of(call: Call) -> Account:
+        return (await context.entry(call.peer.uid, call.user)).account
+
+    async def list_scans(call: Call, params: ListScans) -> object:
+        return await history.list_scans(context, await account_of(call), params.limit, params.offset)
+
+    async def get_scan(call: Call, params: GetScan) -> object:
+        return await history.get_scan(context, await account_of(call), params.scan_id, params.limit, params.offset)
+
+    async def list_accounts(_call: Call, params: ListAccounts) -> object:
+        return await history.list_accounts(context, params.limit, params.offset)
+
+    own = Rule.SELF
+    return [
+        Method(name="Scan.list", params=ListScans, rule=own, handler=list_scans),
+        Method(name="Scan.get", params=GetScan, rule=own, handler=get_scan),
+        Method(name="Account.list", params=ListAccounts, rule=Rule.ADMIN, handler=list_accounts),
+    ]
 
 
 def _vault(context: Context) -> list[Method]:

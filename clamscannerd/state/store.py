@@ -35,7 +35,7 @@ from clamscannerd.model import (
     Task,
 )
 from clamscannerd.state import store_groups, store_items, store_mail, store_scans, store_tasks
-from clamscannerd.state.restore_store import RestoreStore
+from clamscannerd.state.history_store import HistoryStore
 from clamscannerd.state.store_open import open_database, ping, verify
 from clamscannerd.state.store_values import (
     Caps,
@@ -84,7 +84,7 @@ async def open_store(directory: Path, limits: StoreLimits, stop: Stop | None = N
             await database.close()
 
 
-class Store(RestoreStore):
+class Store(HistoryStore):
     """Made by open_store()."""
 
     # --- the whole

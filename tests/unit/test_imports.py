@@ -76,7 +76,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlite3": ("state",),
     "pyclamd": ("engine.control",),
     "systemd": ("systemd",),
-    "click": ("ctl.main", "ctl.asking", "ctl.commands", "ctl.vault"),
+    "click": ("ctl.main", "ctl.asking", "ctl.commands", "ctl.history", "ctl.vault"),
     "rich": ("ctl.progress",),
 }
 """Who may import what comes from outside."""
