@@ -28,6 +28,7 @@ import trio
 from clamscannerd.errors import StateError
 from clamscannerd.state import tasks
 from clamscannerd.state.schema import APPLICATION_ID, MIGRATIONS, VERSION
+from clamscannerd.state.store_wal import check_log
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -168,10 +169,13 @@ def open_database(directory: Path) -> Database:
         try:
             lock = _lock(directory)
             undo.callback(os.close, lock)
+            torn = path.exists() and check_log(path)
             if not path.exists():
                 _create(path)
             writer = undo.enter_context(contextlib.closing(_connect(path)))
             _accept(writer, path)
+            if torn:  # begun anew, so that what is dropped now is not found again
+                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             reader = undo.enter_context(contextlib.closing(_connect(path)))
             reader.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
