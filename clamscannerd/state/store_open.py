@@ -294,6 +294,15 @@ def verify(path: Path) -> None:
         raise explain(path, "check", error) or error from error
 
 
+def free_bytes(directory: Path) -> int:
+    """What an account without privileges may still write. Raises StateError."""
+    try:
+        status = os.statvfs(directory)
+    except OSError as error:
+        raise StateError(f"cannot use state {directory}: {error.strerror}") from error
+    return status.f_bavail * status.f_frsize
+
+
 def ping(connection: sqlite3.Connection) -> None:
     """The least that shows that the writer's thread, lock and file work."""
     connection.execute("SELECT 1 FROM sequence").fetchone()
