@@ -83,6 +83,7 @@ class State(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keep: Duration = Duration(180 * 86_400)
     max_findings_per_scan: int = 100_000  # a home with more is beyond file-by-file choice
     max_not_scanned_per_scan: int = 10_000  # paths kept; all are counted
+    min_free: Size = Size(16 << 20)  # new jobs are refused below: a scan's findings, and its log of up to 8 MB, fit
 
 
 class Engine(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -76,7 +76,7 @@ def settings(config: Config) -> Settings:
         for name, kind in config.scan_types.items()
         if kind.enabled
     }
-    return Settings(scan_types=types, lost_after_s=config.engine.lost_after_s)
+    return Settings(scan_types=types, lost_after_s=config.engine.lost_after_s, min_free_bytes=config.state.min_free)
 
 
 def engine_settings(config: Config, started_with: Config | None = None) -> EngineSettings:

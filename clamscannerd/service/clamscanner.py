@@ -57,6 +57,7 @@ async def start_scan(context: Context, entry: Entry, asked_by: int, scan_type: s
     if engine.kind == "lost" and away_s > context.settings.lost_after_s:
         return refused(func, f"cannot start the scan: no engine for {away_s:.0f} s: {engine.reason}")
     try:
+        await context.need_room("start the scan")
         if not await _present(context, entry.account, kinds, need_one=True):
             names = ", ".join(to_wire(path) for path in kinds[0].paths)
             return refused(func, f"cannot start the scan: there is no directory {names} in the home directory")
@@ -180,6 +181,7 @@ async def _disinfect_files(
         return refused(func, f"cannot disinfect: a scan of this account is already {scan.state.value}")
     findings = await context.store.standing_findings(account.uid, account.name)
     try:
+        await context.need_room("disinfect")
         chosen = select(account.home, findings, actions, others)
         task = await context.store.add_task(account, scan.id, chosen.steps, asked_by, time.time())
     except Refused as error:

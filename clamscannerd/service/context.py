@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 import trio
 
+from clamscannerd.errors import Refused
 from clamscannerd.model import Account, Check, EngineInfo, Frozen, Scan
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.scan_types import ScanType
@@ -46,6 +47,7 @@ class Jobs(Protocol):
 class Settings(Frozen, frozen=True, kw_only=True):
     scan_types: Mapping[str, ScanType]
     lost_after_s: float
+    min_free_bytes: int
 
 
 class Context:
@@ -111,6 +113,15 @@ class Context:
     def _lately_seen(self, account: Account) -> dict[bytes, bool]:
         when, home, seen = self._seen.get(account.uid, (-math.inf, b"", {}))
         return seen if home == account.home and trio.current_time() - when < _SEEN_S else {}
+
+    async def need_room(self, verb: str) -> None:
+        """Before a job is made durable. Refused: it would find a full disk in its middle, and come to a stand there."""
+        free, least = await self.store.free_bytes(), self.settings.min_free_bytes
+        if free < least:
+            raise Refused(
+                f"cannot {verb}: the file system of the daemon's state is full: {free >> 20} MiB are free,"
+                f" and {least >> 20} MiB are needed"
+            )
 
     def heavy(self, uid: int) -> AbstractAsyncContextManager[None]:
         """Around what reads all findings of an account: the database's readers stand in one line, and so an account

@@ -141,6 +141,7 @@ async def restore(
     """Make the task durable and answer its id."""
     _check_ids("restore", ids)
     directory = None if to is None else directory_of(account.home, to)
+    await context.need_room("restore")
     task = await context.store.add_restore(account, ids, directory, force=force, asked_by=asked_by, now=time.time())
     context.queued(account)
     return {"task_id": task.public_id}

@@ -31,7 +31,7 @@ from clamscannerd.state.store import Job, Store
 log = logging.getLogger(__name__)
 
 _LOCKED_S = 1.0  # until a busy account is looked at again: its old worker leaves at once when it reads EOF
-_TROUBLE_S = 30.0  # after a failed look-up of an account, or a fault in a job
+_TROUBLE_S = 10.0  # after a failed look-up of an account, or a fault in a job; a full disk is soon noticed to be none
 _MISSED_S = 60.0  # after a look-up that found no such account
 _MAX_FAULTS = 3  # unexpected exceptions of one job before it is ended as failed
 

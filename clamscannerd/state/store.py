@@ -36,7 +36,7 @@ from clamscannerd.model import (
 )
 from clamscannerd.state import store_groups, store_items, store_mail, store_scans, store_tasks
 from clamscannerd.state.history_store import HistoryStore
-from clamscannerd.state.store_open import open_database, ping, verify
+from clamscannerd.state.store_open import free_bytes, open_database, ping, verify
 from clamscannerd.state.store_values import (
     Caps,
     FileMeta,
@@ -96,6 +96,10 @@ class Store(HistoryStore):
     async def verify(self) -> None:
         """Check every page, however large the file, while others go on. Raises StateError naming the file."""
         await trio.to_thread.run_sync(verify, self._db.path)
+
+    async def free_bytes(self) -> int:
+        """What the file system of the directory has left for us. Raises StateError."""
+        return await trio.to_thread.run_sync(free_bytes, self._db.path.parent)
 
     def statistics(self) -> Statistics:
         return Statistics(

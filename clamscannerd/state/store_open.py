@@ -28,6 +28,7 @@ import trio
 from clamscannerd.errors import StateError
 from clamscannerd.state import tasks
 from clamscannerd.state.schema import APPLICATION_ID, MIGRATIONS, VERSION
+from clamscannerd.state.store_wal import check_log
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -168,10 +169,13 @@ def open_database(directory: Path) -> Database:
         try:
             lock = _lock(directory)
             undo.callback(os.close, lock)
+            torn = path.exists() and check_log(path)
             if not path.exists():
                 _create(path)
             writer = undo.enter_context(contextlib.closing(_connect(path)))
             _accept(writer, path)
+            if torn:  # begun anew, so that what is dropped now is not found again
+                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             reader = undo.enter_context(contextlib.closing(_connect(path)))
             reader.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
@@ -288,6 +292,15 @@ def verify(path: Path) -> None:
             connection.close()
     except sqlite3.Error as error:
         raise explain(path, "check", error) or error from error
+
+
+def free_bytes(directory: Path) -> int:
+    """What an account without privileges may still write. Raises StateError."""
+    try:
+        status = os.statvfs(directory)
+    except OSError as error:
+        raise StateError(f"cannot use state {directory}: {error.strerror}") from error
+    return status.f_bavail * status.f_frsize
 
 
 def ping(connection: sqlite3.Connection) -> None:

@@ -1,17 +1,20 @@
 """What calls mean, on a real store: bounds of what an account's calls cost the others, and numbers that are true."""
 
+import re
 import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
+from clamscannerd.errors import Refused
 from clamscannerd.model import Account, Check, Counts, EngineInfo, Frozen, Identity, Scan, ScanState
-from clamscannerd.service import clamscanner
+from clamscannerd.service import clamscanner, quarantine, task
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.context import Context, Settings
 from clamscannerd.service.envelope import Answer
@@ -83,7 +86,7 @@ class Place:
             accounts=Accounts(min_uid=1000, timeout_s=5.0, only_uid=None),
             engine=Ready,
             probe=self._probe,
-            settings=Settings(scan_types={"home": HOME, "mail": MAIL}, lost_after_s=120.0),
+            settings=Settings(scan_types={"home": HOME, "mail": MAIL}, lost_after_s=120.0, min_free_bytes=0),
         )
 
     async def _probe(self, account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
@@ -250,3 +253,21 @@ async def test_no_scan_is_refused_for_want_of_a_directory_that_was_just_made(pla
     assert [path["id"] for path in result(await clamscanner.get_scan_paths(place.context, ANN))["data"]] == ["home"]
     place.there = {b".", b"Maildir"}
     assert result(await clamscanner.start_scan(place.context, ANN, 0, "mail"))["status"] == 1
+
+
+async def test_no_job_is_taken_on_without_room_for_it(place: Place) -> None:
+    await place.scanned(ANN, 1)
+    place.context.settings = msgspec.structs.replace(place.context.settings, min_free_bytes=1 << 60)
+    scan = await clamscanner.start_scan(place.context, ANN, 1001, "home")
+    words = r"cannot start the scan: the file system of the daemon's state is full: \d+ MiB are free"
+    assert re.match(words, result(scan)["errors"][0])
+    assert place.probed == [], "nobody is sent to look"
+    taken = await clamscanner.disinfect_files(place.context, ANN, 1001, {}, "delete")
+    assert result(taken)["errors"][0].startswith("cannot disinfect: ")
+    for refused in (
+        quarantine.restore(place.context, ANN.account, 1001, [1], None, force=False),
+        task.undo(place.context, ANN.account, 1001, "00000001/5a9ec8dd4c345d", force=False),
+    ):
+        with pytest.raises(Refused, match="is full"):
+            await refused
+    assert await place.store.waiting_jobs() == []
