@@ -42,6 +42,8 @@ from clamscannerd.worker.walk import Met, reason_for, sizes, walk
 _REPORT_S: Final = 0.2  # five reports a second are as fine as an eye can follow
 _OPEN_AHEAD: Final = 16  # files: few fds, and most of what more would gain
 _COUNT_SLICE: Final = 64  # entries counted between two looks at the engine: some 0.2 ms
+_HOLES: Final = 64  # bytes to one on the disk: 1 TiB of holes costs a quarter of an hour; compression gives 2 to 4
+_BLOCK_BYTES: Final = 512  # what st_blocks counts in
 
 
 class ScanRun:
@@ -239,9 +241,12 @@ class ScanRun:
         return None
 
     def _is_large_box(self, flight: Flight, reason: Reason) -> bool:
-        """Whether it is a mailbox over the engine's limit; then it is being taken apart."""
+        """Whether it is a mailbox over the engine's limit, not nothing but holes; then it is being taken apart."""
+        status = flight.status
+        if reason is not Reason.TOO_BIG or status.st_size > _HOLES * _BLOCK_BYTES * status.st_blocks:
+            return False
         try:
-            if reason is not Reason.TOO_BIG or not is_mailbox(flight.fd):
+            if not is_mailbox(flight.fd):
                 return False
         except OSError:
             return False
