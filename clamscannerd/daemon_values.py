@@ -41,6 +41,7 @@ def task_limits(config: Config) -> TaskLimits:
         step_timeout_s=config.tasks.step_timeout_s,
         silence_s=config.scans.silence_s,
         file_deadline_s=config.scans.file_deadline_s,
+        file_cpu_s=config.scans.file_cpu_s,
         retries=config.scans.retries,
     )
 
@@ -122,4 +123,6 @@ def at_next_start(old: Config, new: Config) -> list[str]:
         keys.append("accounts.min_uid")
     if new.scans.nice != old.scans.nice:  # likewise
         keys.append("scans.nice")
+    if new.scans.job_cpu_s != old.scans.job_cpu_s:  # likewise
+        keys.append("scans.job_cpu_s")
     return keys

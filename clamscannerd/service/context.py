@@ -63,6 +63,7 @@ class Context:
         probe: Callable[[Account, tuple[bytes, ...]], Awaitable[tuple[bool, ...]]],
         settings: Settings,
         reload: Callable[[], Awaitable[list[str]]],
+        suspended: Callable[[int], str] = lambda _: "",
     ) -> None:
         self.store = store
         self.vault = vault
@@ -71,6 +72,7 @@ class Context:
         self.accounts = accounts
         self.engine = engine
         self.settings = settings
+        self.suspended = suspended  # uid -> why nothing can be started for it now, or ""
         self.reload = reload
         """Read the configuration again; the keys whose change waits for a new start. Raises ConfigError."""
         self.verifying: set[tuple[int, str] | None] = set()  # accounts whose contents are being read; None: all
