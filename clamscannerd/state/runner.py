@@ -261,7 +261,8 @@ class Runner:
             return _How.LATER
         except (SpawnRefused, StateError) as error:  # no fork, a full disk, somebody's lock: it may pass
             self._note_stuck(job, str(error))
-            self._put_off(job, _TROUBLE_S)
+            if not self._suspended(job.uid):  # else there is a wake-up
+                self._put_off(job, _TROUBLE_S)
             return _How.LATER
         except Exception:
             log.exception("%s: unexpected fault", what)
