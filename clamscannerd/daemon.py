@@ -194,7 +194,11 @@ class _Daemon:
             resolve=self._accounts.resolve,
             engine_ready=lambda: engines.state().kind == "ready",
             gone_after_s=config.accounts.gone_after_s,
+            suspended=spawner.suspended,
         )
+        self._spawner = spawner
+        spawner.max_stuck = config.accounts.max_stuck
+        spawner.freed = self._runner.wake
         await self._build_service(spawner, store, engines, live)
         await self._live(spawner, store, vault, engines)
 
@@ -219,6 +223,7 @@ class _Daemon:
             settings=values.settings(config),
             reload=self._reload,
             health=Health(engines.state, self._accounts, lambda: self._status.troubles()).checks,
+            suspended=spawner.suspended,
         )
         self._admins = Admins(config.server.admins, self._accounts)
         await self._admins.look_up()
@@ -335,6 +340,7 @@ class _Daemon:
         self._tasks.limits = values.task_limits(new)
         self._vault.reload(values.vault_limits(new))
         self._accounts.min_uid = new.accounts.min_uid
+        self._spawner.max_stuck = new.accounts.max_stuck
         self._runner.gone_after_s = new.accounts.gone_after_s
         self._accounts.timeout_s = new.accounts.lookup_timeout_s
         self._view.in_flight = new.scans.in_flight
@@ -365,6 +371,7 @@ class _Daemon:
             silence_s=config.scans.silence_s,
             deadline_s=config.scans.deadline_s,
             file_deadline_s=config.scans.file_deadline_s,
+            file_cpu_s=config.scans.file_cpu_s,
             retries=config.scans.retries,
             max_skipped=config.state.max_not_scanned_per_scan,
             excludes=() if self._system else daemon_upkeep.own_state(self._state),

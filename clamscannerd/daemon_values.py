@@ -41,6 +41,7 @@ def task_limits(config: Config) -> TaskLimits:
         step_timeout_s=config.tasks.step_timeout_s,
         silence_s=config.scans.silence_s,
         file_deadline_s=config.scans.file_deadline_s,
+        file_cpu_s=config.scans.file_cpu_s,
         retries=config.scans.retries,
     )
 
@@ -121,7 +122,6 @@ def at_next_start(old: Config, new: Config, *, engine_is_unit: bool) -> list[str
         keys.append("server.socket")
     if new.accounts.min_uid < old.accounts.min_uid:  # the monitor has its own, and goes by the higher one
         keys.append("accounts.min_uid")
-    keys += [
-        f"scans.{key}" for key in ("nice", "io_class") if getattr(new.scans, key) != getattr(old.scans, key)
-    ]  # too
+    fixed = ("nice", "io_class", "job_cpu_s")  # likewise
+    keys += [f"scans.{key}" for key in fixed if getattr(new.scans, key) != getattr(old.scans, key)]
     return keys

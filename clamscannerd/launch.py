@@ -157,6 +157,7 @@ def _prepare(file: str | None, channel: socket.socket, *, system: bool) -> "Conf
         min_uid=config.accounts.min_uid,
         worker_nice=config.scans.nice,
         worker_io_priority=_IO_PRIORITIES[config.scans.io_class],
+        worker_cpu_s=int(config.scans.job_cpu_s),
         worker=tuple(map(os.fsencode, worker)),
         engine=engine,
     )

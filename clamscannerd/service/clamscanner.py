@@ -56,6 +56,8 @@ async def start_scan(context: Context, entry: Entry, asked_by: int, scan_type: s
     away_s = time.time() - engine.since
     if engine.kind == "lost" and away_s > context.settings.lost_after_s:
         return refused(func, f"cannot start the scan: no engine for {away_s:.0f} s: {engine.reason}")
+    if why := context.suspended(entry.account.uid):
+        return refused(func, f"cannot start the scan: {why}")
     try:
         await context.need_room("start the scan")
         if not await _present(context, entry.account, kinds, need_one=True):
@@ -177,6 +179,8 @@ async def _disinfect_files(
     scan = await context.store.latest_scan(account.uid, account.name)
     if scan is None:
         return refused(func, f"cannot disinfect: {NO_SCAN}")
+    if why := context.suspended(account.uid):
+        return refused(func, f"cannot start the disinfection: {why}")
     if scan.state not in SCAN_ENDED:  # its list is not whole yet: what is missing on it would be called unknown
         return refused(func, f"cannot disinfect: a scan of this account is already {scan.state.value}")
     findings = await context.store.standing_findings(account.uid, account.name)

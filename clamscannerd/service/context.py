@@ -66,6 +66,7 @@ class Context:
         settings: Settings,
         reload: Callable[[], Awaitable[list[str]]],
         health: Callable[[Account | Literal["all"] | None], Awaitable[list[Check]]],
+        suspended: Callable[[int], str] = lambda _: "",
     ) -> None:
         self.store = store
         self.vault = vault
@@ -74,6 +75,7 @@ class Context:
         self.accounts = accounts
         self.engine = engine
         self.settings = settings
+        self.suspended = suspended  # uid -> why nothing can be started for it now, or ""
         self.reload = reload
         """Read the configuration again; the keys whose change waits for a new start. Raises ConfigError."""
         self.health = health

@@ -271,3 +271,28 @@ async def test_no_job_is_taken_on_without_room_for_it(place: Place) -> None:
         with pytest.raises(Refused, match="is full"):
             await refused
     assert await place.store.waiting_jobs() == []
+
+
+async def test_of_a_suspended_account_nothing_is_started(place: Place) -> None:
+    """And it is said why; what can be answered without a worker is."""
+    who = entry(1)
+    await place.scanned(who, 3)
+    why = "8 of its workers were killed and hang in the kernel"
+    place.context.suspended = lambda uid: why if uid == 1001 else ""
+    refused = await clamscanner.start_scan(place.context, who, 0, "home")
+    assert _said(refused) == (0, [f"cannot start the scan: {why}"])
+    refused = await clamscanner.disinfect_files(place.context, who, 0, {}, "delete")
+    assert _said(refused) == (0, [f"cannot start the disinfection: {why}"])
+    with pytest.raises(Refused, match="cannot start the restore: 8 of its workers"):
+        await quarantine.restore(place.context, who.account, 0, [1], None, force=False)
+    with pytest.raises(Refused, match="cannot start the undo: 8 of its workers"):
+        await task.undo(place.context, who.account, 0, "0" * 32, force=False)
+    assert place.probed == []
+    assert _said(await clamscanner.get_scan_status(place.context, who))[0] == 1
+    assert _said(await clamscanner.list_infected_files(place.context, who))[0] == 1
+    assert _said(await clamscanner.start_scan(place.context, entry(2), 0, "home"))[0] == 1
+
+
+def _said(answer: Answer) -> tuple[int, list[str]]:
+    result: Any = answer["result"]
+    return result["status"], result["errors"]
