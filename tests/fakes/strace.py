@@ -100,6 +100,18 @@ class Strace:
         """Whether the fault came about."""
         return ("+++ killed by SIGKILL +++" if self._kills else "(INJECTED)") in self.text()
 
+    def struck(self) -> list[str]:
+        """The calls that were given an error, as they were made: `call(arguments`."""
+        began: dict[str, str] = {}
+        struck = []
+        for line in self.text().splitlines():
+            thread, _, words = line.partition(" ")
+            if not words.lstrip().startswith("<"):  # else its beginning stands further up
+                began[thread] = words.lstrip()
+            if "(INJECTED)" in line:
+                struck.append(began.get(thread, ""))
+        return struck
+
     def points(self) -> Iterator[tuple[int, Point]]:
         """(thread, call) of what changed something, in their order."""
         counts: Counter[tuple[str, str]] = Counter()

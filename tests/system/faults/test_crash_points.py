@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fakes.aftermath import Processes
-from tests.fakes.deeds import DEEDS, Scene, Unit, open_scene
+from tests.fakes.deeds import DEEDS, Scene, Scenes, Unit
 from tests.fakes.points import points_of, spread
 from tests.fakes.running import wait_for
 from tests.fakes.strace import KILL, Point, Strace, at
@@ -25,10 +25,14 @@ LEAST = {
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with open_scene("crash") as made:
-        made.prepare(dict.fromkeys(DEEDS, 5))
+def scenes() -> Iterator[Scenes]:
+    with Scenes("crash", stock=5) as made:
         yield made
+
+
+@pytest.fixture
+def scene(scenes: Scenes) -> Scene:
+    return scenes.scene()
 
 
 def kill_daemon(scene: Scene, unit: Unit, point: Point) -> bool:

@@ -11,11 +11,12 @@ A sync that failed comes first: the kernel may have dropped what was to be writt
 import itertools
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 
 from tests.fakes.aftermath import Processes, rows
-from tests.fakes.deeds import DEEDS, Scene, Unit, open_scene
+from tests.fakes.deeds import BACK, DEEDS, Scene, Scenes, Unit
 from tests.fakes.points import Points, points_of, spread
 from tests.fakes.running import RpcError, wait_for
 from tests.fakes.strace import Point, Strace, at
@@ -31,10 +32,14 @@ FAULT = 1
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with open_scene("errno") as made:
-        made.prepare(dict.fromkeys(DEEDS, 8))
+def scenes() -> Iterator[Scenes]:
+    with Scenes("errno", stock=8) as made:
         yield made
+
+
+@pytest.fixture
+def scene(scenes: Scenes) -> Scene:
+    return scenes.scene()
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +54,13 @@ def points(scene: Scene, found: dict[str, Points], deed: str) -> Points:
     return found[deed]
 
 
-class Outcome:
-    """What became of a deed in which something failed. `well`: done, and the records say nothing of trouble."""
+class Outcome(NamedTuple):
+    """What became of a deed in which something failed."""
 
-    def __init__(self, *, hit: bool, ended: bool, well: bool, said: str) -> None:
-        self.hit = hit
-        self.ended = ended
-        self.well = well
-        self.said = said
+    struck: list[str]  # the calls that failed, as strace has them
+    ended: bool  # the daemon
+    well: bool  # it was done, it says
+    said: str  # by its records, and by the log
 
 
 def fail(scene: Scene, unit: Unit, process: str, fault: str) -> Outcome:
@@ -65,7 +69,8 @@ def fail(scene: Scene, unit: Unit, process: str, fault: str) -> Outcome:
     with Strace(scene.daemon.pid if process == "daemon" else scene.monitor, fault=fault) as trace:
         asked = scene.ask(unit)
         wait_for(lambda: trace.hit() or not asked or scene.is_over(before), "the fault")
-        hit = trace.hit()
+        trace.detach()
+        struck = trace.struck()
 
     def put_off() -> bool:
         return bool(PUT_OFF.search(scene.daemon.log()[said:]))
@@ -81,7 +86,7 @@ def fail(scene: Scene, unit: Unit, process: str, fault: str) -> Outcome:
         processes.wait_gone()
         scene.start_again()
     well = scene.check(unit, before, asked=asked, faulty=True)
-    return Outcome(hit=hit, ended=ended, well=well, said=scene.said(before))
+    return Outcome(struck, ended, well, scene.said(before) + scene.daemon.log()[said:])
 
 
 def is_well(scene: Scene) -> bool:
@@ -116,7 +121,7 @@ def test_an_errno_at_any_point_of_a_deed_loses_nothing(
     hits = 0
     for unit, (process, fault, point) in zip(scene.take(deed, len(faults)), faults, strict=True):
         try:
-            hits += fail(scene, unit, process, fault).hit
+            hits += bool(fail(scene, unit, process, fault).struck)
         except BaseException as error:
             error.add_note(f"{process}: {fault}: {point}")
             raise
@@ -124,12 +129,26 @@ def test_an_errno_at_any_point_of_a_deed_loses_nothing(
     figure(f"{deed}: {hits} errors")
 
 
-def kind(process: str, point: Point) -> str:
-    """What a sync is of: the two databases, or what else is open there."""
+def kind(process: str, text: str) -> str:
+    """What a sync is of: the two databases, or what else is open there. `text`: its arguments."""
     for name in ("state.db", "small.db"):
-        if f"/{name}" in point.text:
+        if f"/{name}" in text:
             return name
-    return f"{process}: {'file' if FILE.search(point.text) else 'directory'}"
+    return f"{process}: {'file' if FILE.search(text) else 'directory'}"
+
+
+def check_failed_sync(deed: str, process: str, outcome: Outcome) -> None:
+    """What hung on it is not said to be done, or is done over, or is said to be uncertain."""
+    kinds = {kind(process, text) for text in outcome.struck}
+    if not kinds:  # how calls fall to threads differs from run to run
+        return
+    assert outcome.ended == ("state.db" in kinds)
+    if outcome.ended or kinds == {"small.db"}:  # contents that were to go there together went each by itself
+        return
+    if kinds == {"daemon: directory"} and deed in BACK:
+        assert "removed at the next start" in outcome.said
+    else:
+        assert not outcome.well or "could not be synced" in outcome.said
 
 
 @pytest.mark.row("R3")
@@ -140,19 +159,17 @@ def test_a_sync_that_failed_is_not_taken_for_one_that_worked(
 ) -> None:
     of = points(scene, found, deed)
     syncs = [(process, point) for process, points in of._asdict().items() for point in points if point.call in SYNCS]
-    few = {kind(process, point): (process, point) for process, point in syncs}
-    chosen = list(few.values())[: amount(quick=3, long=0)] or syncs
+    kinds: dict[str, list[tuple[str, Point]]] = {}
+    for process, point in syncs:
+        kinds.setdefault(kind(process, point.text), []).append((process, point))
+    few = [of_a_kind[len(of_a_kind) // 2] for of_a_kind in kinds.values()]
+    chosen = few[: amount(quick=3, long=0)] or syncs
     tried = 0
     for unit, (process, point) in zip(scene.take(deed, len(chosen)), chosen, strict=True):
         try:
             outcome = fail(scene, unit, process, at(point, "error=EIO"))
-            if not outcome.hit:
-                continue
-            tried += 1
-            if kind(process, point) == "state.db":
-                assert outcome.ended
-            elif kind(process, point) != "small.db":  # of small contents the same is done over, each by itself
-                assert not outcome.well or "could not be synced" in outcome.said
+            check_failed_sync(deed, process, outcome)
+            tried += bool(outcome.struck)
         except BaseException as error:
             error.add_note(f"{process}: {point}")
             raise

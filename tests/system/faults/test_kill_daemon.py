@@ -115,7 +115,8 @@ def check_all_done_once(
     assert (done["type"], done["status"], done["state"]) == ("done", "done", "success")
     check_log(account.home, details)
     taken = [file for file, action in asked.items() if action != "ignore"]
-    kept = [item for item in vault(daemon) if f"{account.home}/{os.fsdecode(item.path)}" in asked]
+    tasks = {row[0] for row in rows(daemon, "SELECT id FROM task WHERE uid = ?", account.uid)}
+    kept = [item for item in vault(daemon) if item.task in tasks]
     assert len(kept) == len(taken)
     assert {f"{account.home}/{os.fsdecode(item.path)}": item.content.rstrip(b"\0") for item in kept} == {
         file: MARKER + b" %d" % place for place, file in enumerate(files) if asked[file] != "ignore"
