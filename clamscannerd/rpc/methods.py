@@ -12,6 +12,7 @@ from msgspec import Meta
 from clamscannerd import __version__
 from clamscannerd.model import Account
 from clamscannerd.rpc.access import Rule
+from clamscannerd.rpc.discover import document
 from clamscannerd.rpc.table import Call, Method, Methods, table
 from clamscannerd.service import clamscanner, daemon, history, quarantine, scan, task
 from clamscannerd.service.context import Context
@@ -139,8 +140,15 @@ def build(context: Context) -> Methods:
     async def version(_call: Call, _: NoParams) -> object:
         return {"version": __version__}
 
+    described: list[msgspec.Raw] = []  # made when somebody asks, and kept: it is the same for as long as we run
+
+    async def discover(_call: Call, _: NoParams) -> object:
+        if not described:
+            described.append(msgspec.Raw(msgspec.json.encode(document(methods))))
+        return described[0]
+
     own = Rule.SELF
-    return table(
+    methods = table(
         Method(name="ClamScanner.get_scan_paths", params=NoParams, rule=own, handler=get_scan_paths),
         Method(name="ClamScanner.start_scan", params=StartScan, rule=own, handler=start_scan),
         Method(name="ClamScanner.get_scan_status", params=NoParams, rule=own, handler=get_scan_status),
@@ -160,7 +168,9 @@ def build(context: Context) -> Methods:
         Method(name="Daemon.health", params=NoParams, rule=own, handler=health),
         Method(name="Daemon.reload", params=NoParams, rule=Rule.ADMIN, handler=reload),
         Method(name="Daemon.version", params=NoParams, rule=Rule.ANYONE, handler=version),
+        Method(name="rpc.discover", params=NoParams, rule=Rule.ANYONE, handler=discover),
     )
+    return methods
 
 
 def _history(context: Context) -> list[Method]:

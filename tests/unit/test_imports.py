@@ -30,6 +30,7 @@ EDGES: dict[str, frozenset[str]] = {
     "config": BASE,
     "rpc": BASE,
     "rpc.methods": BASE | {"service"},
+    "rpc.described": BASE | {"service"},
     "service": BASE | {"state", "rpc.names", "rpc.table"},
     "state": BASE,
     "pipeline": BASE | {"state", "engine", "worker.messages", "worker.mailwire", "worker.restorewire", "rpc.names"},
