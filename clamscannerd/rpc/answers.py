@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from clamscannerd.model import Check, EngineInfo, Grade, Reason, ScanState, TaskState
+from clamscannerd.model import Check, EngineInfo, FindingState, Grade, Reason, ScanState, TaskState
 
 Path = Annotated[str, Meta(description="A file name in wire form: see info.description.")]
 TaskId = Annotated[str, Meta(pattern="^[0-9a-f]{8}/[0-9a-f]{14}$")]
@@ -126,6 +126,84 @@ class DisinfectionStatus(msgspec.Struct):
 class ScanCancelled(msgspec.Struct):
     scan_id: int
     state: ScanState
+
+
+class ScanShown(msgspec.Struct):
+    """As get_scan_status, without its list of files. `findings`: of what it found, how many are in which state now."""
+
+    current_file: str
+    scan_complete: Literal[0, 1]
+    scanned_file_count: int
+    scanned_file_size: int
+    time_started: str
+    time_ended: float | None
+    total_file_count: int
+    total_file_size_MiB: int
+    scan_id: int
+    scan_type: str
+    state: ScanState
+    queue_position: int
+    resumed: int
+    infected_file_count: int
+    total_file_size: int
+    not_scanned: dict[Reason, int]
+    cached_file_count: int
+    files_per_second: float
+    eta_seconds: int | None
+    engine: EngineInfo
+    warnings: list[str]
+    asked_by: int
+    findings: dict[FindingState, int]
+
+
+class Scans(msgspec.Struct):
+    scans: list[ScanShown]
+
+
+class FoundFile(msgspec.Struct):
+    """`state`: what became of it; `cleared`: gone or clean since, or it stands in a later scan's list."""
+
+    file: Path
+    virus_type: str
+    state: FindingState
+
+
+class NotScannedFile(msgspec.Struct):
+    file: Path
+    reason: Reason
+
+
+class ScanWhole(ScanShown):
+    """As in Scan.list, and a page of each list."""
+
+    files: list[FoundFile]
+    not_scanned_files: list[NotScannedFile]
+
+
+class AccountShown(msgspec.Struct):
+    """`standing`: infected files that stand, of whichever scan; the rest is of the latest scan."""
+
+    user: str
+    uid: int
+    standing: int
+    scan_id: int
+    scan_type: str
+    state: ScanState
+    time_started: float | None
+    time_ended: float | None
+    scanned_file_count: int
+    infected_file_count: int
+    not_scanned: dict[Reason, int]
+    engine: EngineInfo
+
+
+class Accounts(msgspec.Struct):
+    accounts: list[AccountShown]
+
+
+class Subscribed(msgspec.Struct):
+    user: str
+    kinds: list[str]
 
 
 class TaskStarted(msgspec.Struct):

@@ -11,17 +11,11 @@ of JSON (they could not be checked against the schemas part by part).
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from clamscannerd import __version__
 from clamscannerd.rpc import answers
+from clamscannerd.rpc.described_history import HISTORY
+from clamscannerd.rpc.describing import FILE, LOG, SIGNATURE, STATUS, TASK_ID, Described, Example
 from clamscannerd.service import quarantine, task
-
-_TASK = "00000001/5a9ec8dd4c345d"
-_LOG = "/home/anna/.clamavconnector.disinfection.log"
-_FILE = "/home/anna/public_html/up load.php"
-_SIGNATURE = "Eicar-Test-Signature"
-_ENGINE = {"version": "1.4.6", "database": 27400, "database_time": 1780000000.0, "blind": []}
 
 KINDS: Mapping[str, tuple[int, str]] = {
     "parse_error": (-32700, "The line is no JSON; or JSON that is not accepted, such as a key given twice."),
@@ -44,64 +38,21 @@ KINDS: Mapping[str, tuple[int, str]] = {
 """Every `data.kind` that an answer can carry: its code, and what it means."""
 
 
-class Example(msgspec.Struct, frozen=True, kw_only=True):
-    """A call and its answer. Of the six calls `answer` is the `data` of the envelope. `needs`: what there must be."""
-
-    name: str
-    params: Mapping[str, Any] = {}
-    answer: Any
-    needs: str = ""
-
-
-class Described(msgspec.Struct, frozen=True, kw_only=True):
-    """One method. `params`: a sentence for each. `errors`: kinds beyond those that any call can be answered with."""
-
-    summary: str
-    answer: Any
-    """A type that msgspec knows; of the six calls that of `data`."""
-    answer_says: str = ""
-    params: Mapping[str, str] = {}
-    errors: tuple[str, ...] = ()
-    examples: tuple[Example, ...]
-
-
-_STATUS = {
-    "current_file": "",
-    "infected_files": [_FILE],
-    "scan_complete": 1,
-    "scanned_file_count": 4986,
-    "scanned_file_size": 1288490188,
-    "time_started": "1769860800",
-    "total_file_count": 5000,
-    "total_file_size_MiB": 1840,
-    "scan_id": 12,
-    "scan_type": "home",
-    "state": "done",
-    "queue_position": 0,
-    "resumed": 0,
-    "infected_file_count": 1,
-    "total_file_size": 1929379840,
-    "not_scanned": {"too_big": 9, "encrypted": 5},
-    "cached_file_count": 0,
-    "files_per_second": 813.4,
-    "eta_seconds": 0,
-    "engine": _ENGINE,
-}
 _RECORDS = [
-    {"type": "step", "id": 1, "file": _FILE, "state": "quarantined"},
+    {"type": "step", "id": 1, "file": FILE, "state": "quarantined"},
     {"type": "done", "status": "done", "id": 2, "state": "success"},
 ]
 _ITEM = {
     "id": 7,
-    "file": _FILE,
+    "file": FILE,
     "state": "quarantined",
     "size": 68,
     "sha256": "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f",
-    "signature": _SIGNATURE,
+    "signature": SIGNATURE,
     "engine": {"version": "1.4.6", "database": 27400},
     "kept_at": 1769860990.0,
     "expires_at": 1777636990.0,
-    "task_id": _TASK,
+    "task_id": TASK_ID,
 }
 _SHOWN = {
     **_ITEM,
@@ -113,7 +64,7 @@ _SHOWN = {
     "scan_id": 12,
 }
 _DONE = {
-    "task_id": _TASK,
+    "task_id": TASK_ID,
     "kind": "disinfect",
     "state": "done",
     "undoes": None,
@@ -147,14 +98,12 @@ _SIX = {
     "get_scan_status": Described(
         summary="The latest scan.",
         answer=answers.ScanStatus,
-        examples=(Example(name="a scan that is done", answer=_STATUS, needs="a scan"),),
+        examples=(Example(name="a scan that is done", answer=STATUS, needs="a scan"),),
     ),
     "list_infected_files": Described(
         summary="What the latest scan found and what still stands.",
         answer=list[answers.InfectedFile],
-        examples=(
-            Example(name="one infected file", answer=[{"file": _FILE, "virus_type": _SIGNATURE}], needs="a scan"),
-        ),
+        examples=(Example(name="one infected file", answer=[{"file": FILE, "virus_type": SIGNATURE}], needs="a scan"),),
     ),
     "disinfect_files": Described(
         summary="Acts on infected files: a durable task, of which the answer has the id.",
@@ -167,7 +116,7 @@ _SIX = {
             Example(
                 name="all that is infected",
                 params={"actions": {}, "others": "quarantine"},
-                answer={"log": _LOG, "task_id": _TASK},
+                answer={"log": LOG, "task_id": TASK_ID},
                 needs=_FOUND,
             ),
         ),
@@ -177,11 +126,11 @@ _SIX = {
         answer=answers.DisinfectionStatus,
         params={"last_id": "Only the records after this one."},
         examples=(
-            Example(name="all records", answer={"details": _RECORDS, "log": _LOG, "status": "done"}),
+            Example(name="all records", answer={"details": _RECORDS, "log": LOG, "status": "done"}),
             Example(
                 name="what is new",
                 params={"last_id": 1},
-                answer={"details": _RECORDS[1:], "log": _LOG, "status": "done"},
+                answer={"details": _RECORDS[1:], "log": LOG, "status": "done"},
             ),
         ),
     ),
@@ -246,7 +195,7 @@ _VAULT = {
             Example(
                 name="elsewhere, whatever it is",
                 params={"ids": [7], "to": "kept", "force": True},
-                answer={"task_id": _TASK},
+                answer={"task_id": TASK_ID},
                 needs=_KEPT,
             ),
         ),
@@ -275,7 +224,7 @@ _TASKS = {
         examples=(
             Example(
                 name="a disinfection",
-                params={"task_id": _TASK},
+                params={"task_id": TASK_ID},
                 answer={**_DONE, "steps": 1, "steps_ended": 1, "details": _RECORDS},
                 needs=_DISINFECTED,
             ),
@@ -289,7 +238,7 @@ _TASKS = {
         examples=(
             Example(
                 name="whatever it is",
-                params={"task_id": _TASK, "force": True},
+                params={"task_id": TASK_ID, "force": True},
                 answer={"task_id": "00000002/77b0c41e5a9ec8"},
                 needs=_DISINFECTED,
             ),
@@ -307,6 +256,7 @@ DESCRIBED: Mapping[str, Described] = {
             Example(name="stop it", answer={"scan_id": 12, "state": "cancelled"}, needs="a scan queued or under way"),
         ),
     ),
+    **HISTORY,
     **_VAULT,
     **_TASKS,
     "Daemon.health": Described(

@@ -17,7 +17,8 @@ import msgspec
 
 from clamscannerd import __version__
 from clamscannerd.rpc.access import Rule
-from clamscannerd.rpc.described import DESCRIBED, KINDS, SIX, Described, Example
+from clamscannerd.rpc.described import DESCRIBED, KINDS, SIX
+from clamscannerd.rpc.describing import Described, Example
 from clamscannerd.rpc.table import USER, Method, Methods
 
 Json = dict[str, Any]

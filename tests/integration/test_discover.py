@@ -68,8 +68,9 @@ def test_every_example_works_as_the_document_says(daemon: RunningDaemon, alice: 
         examples = Examples(user, admin)
         examples.run("ClamScanner.get_scan_paths")
         examples.run("ClamScanner.start_scan")
-        user.wait_scan()
+        scan_id = user.wait_scan()["scan_id"]
         examples.run("ClamScanner.get_scan_status")
+        examples.run("Scan.get", scan_id=scan_id)
         assert len(examples.run("ClamScanner.list_infected_files")) == 3
         task_id = examples.run("ClamScanner.disinfect_files")["task_id"]
         user.wait_disinfection()
@@ -80,7 +81,9 @@ def test_every_example_works_as_the_document_says(daemon: RunningDaemon, alice: 
         assert examples.run("Quarantine.delete", ids=items[1:2]) == {"deleted": 1}
         examples.run("Task.get", task_id=task_id)
         task_end(user, examples.run("Task.undo", task_id=task_id)["task_id"])
-        for method in examples.rows.keys() - examples.tried - {"Scan.cancel"}:
+        with daemon.client(alice.uid) as listener:  # nothing else is asked there
+            Examples(listener, admin).run("Events.subscribe")
+        for method in examples.rows.keys() - examples.tried - {"Scan.cancel", "Events.subscribe"}:
             examples.run(method)
 
 
