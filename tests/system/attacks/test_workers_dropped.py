@@ -107,7 +107,7 @@ def test_every_worker_of_a_daemon_at_work_is_wholly_dropped(
     for person in people.values():
         for number in range(FILES):
             put(person, f"f{number:04}", b"clean\n" if number >= INFECTED else MARKER + b" %d\n" % number)
-    wanted, judged, looks = amount(quick=24, long=1_000), dict[int, str](), 0
+    wanted, judged, looks = amount(quick=16, long=400), dict[int, str](), 0
     stop = threading.Event()
     with RunningDaemon() as daemon, ExitStack() as clients:
         # Connected before there are threads: for a moment the whole process has the account's uid.
