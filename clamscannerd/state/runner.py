@@ -364,8 +364,11 @@ class Runner:
         del self._missed[key]
 
     def _lock(self, uid: int) -> int | None:
-        """The account's lock, or None while an old worker holds it."""
-        fd = os.open(self._locks / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        """The account's lock, or None while an old worker holds it. StateError: no fd is left, a full disk."""
+        try:
+            fd = os.open(self._locks / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise StateError(f"cannot open the lock of uid {uid}: {error.strerror}") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -55,7 +55,9 @@ DONE: Final = {
     "restore": "restored",
     "give back": "restored",
 }
-RETRIES: Final = "[scans]\nretries = 5\n"  # a second worker may meet the fault before strace has let go
+SETTINGS: Final = "[scans]\nretries = 5\n[accounts]\ngone_after_s = 600\n"
+"""A second worker may meet the fault before strace has let go; and it may be passwd that cannot be read."""
+
 NEUTRAL: Final = bytes(255 - value for value in range(256))
 
 
@@ -327,7 +329,7 @@ def open_scene(name: str) -> Iterator[Scene]:
     """`name`: of the account."""
     daemon = RunningDaemon()
     with throw_away(name) as account, RealClamd(f"{daemon.directory}/clamd") as clamd:
-        daemon.write_config(RETRIES, f'["{clamd.socket_path}"]')
+        daemon.write_config(SETTINGS, f'["{clamd.socket_path}"]')
         with daemon:
             yield Scene(daemon, account)
 

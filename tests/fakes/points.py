@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -48,3 +49,22 @@ def spread(points: Sequence[Point], most: int) -> list[Point]:
     if len(points) <= most:
         return list(points)
     return [points[(2 * place + 1) * len(points) // (2 * most)] for place in range(most)]
+
+
+def rarest(points: Sequence[Point], most: int) -> list[Point]:
+    """So many at most, of calls that are made least, and of those the last: what names and takes away is among them."""
+    counts = Counter(point.call for point in points)
+    places = sorted(range(len(points)), key=lambda place: (counts[points[place].call], -place))
+    return [points[place] for place in places[:most]]
+
+
+def few(points: Points) -> list[tuple[str, Point]]:
+    """For the quick form: (process, point)."""
+    daemon = [*rarest(points.daemon, 1), *spread(points.daemon, 1)]
+    return [("daemon", point) for point in dict.fromkeys(daemon)] + [
+        ("worker", point) for point in rarest(points.worker, 2)
+    ]
+
+
+def every(points: Points) -> list[tuple[str, Point]]:
+    return [("daemon", point) for point in points.daemon] + [("worker", point) for point in points.worker]

@@ -11,22 +11,22 @@ A sync that failed comes first: the kernel may have dropped what was to be writt
 import itertools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from tests.fakes.aftermath import Processes, rows
 from tests.fakes.deeds import BACK, DEEDS, Scene, Scenes, Unit
-from tests.fakes.points import Points, points_of, spread
+from tests.fakes.points import Points, every, few, points_of
 from tests.fakes.running import RpcError, wait_for
 from tests.fakes.strace import Point, Strace, at
 from tests.rows import Amount, Figure
 
 ERRNOS = ("EIO", "ENOSPC", "EDQUOT", "EMFILE", "ENOMEM")
 SYNCS = frozenset({"fsync", "fdatasync"})
-EVERY = 1_000
 FILE = re.compile(r"/(?:#\d+|box|f\d\d|\w+\.item)[^/>]*>")
-PUT_OFF = re.compile(r"waits, and is tried every|no job starts for|unexpected fault")
+PUT_OFF = re.compile(r"waits, and is tried every|no job starts for|unexpected fault|asked again in")
 FAULT = 1
 """The daemon's exit code when something is wrong around it."""
 
@@ -48,7 +48,7 @@ def found() -> dict[str, Points]:
     return {}
 
 
-def points(scene: Scene, found: dict[str, Points], deed: str) -> Points:
+def points_in(scene: Scene, found: dict[str, Points], deed: str) -> Points:
     if deed not in found:
         found[deed] = points_of(scene, deed)
     return found[deed]
@@ -104,14 +104,12 @@ def is_untidy(scene: Scene) -> bool:
 
 
 @pytest.mark.row("R3")
-@pytest.mark.fails_with("any-error-is-gone")
+@pytest.mark.fails_with("not-put-back")
 @pytest.mark.parametrize("deed", DEEDS)
 def test_an_errno_at_any_point_of_a_deed_loses_nothing(
     scene: Scene, found: dict[str, Points], deed: str, amount: Amount, figure: Figure
 ) -> None:
-    of = points(scene, found, deed)
-    plan = [("daemon", point) for point in spread(of.daemon, amount(quick=2, long=EVERY))]
-    plan += [("worker", point) for point in spread(of.worker, amount(quick=2, long=EVERY))]
+    plan = (few, every)[amount(quick=0, long=1)](points_in(scene, found, deed))
     errnos = itertools.cycle(ERRNOS)
     faults = [
         (process, at(point, f"error={errno}"), point)
@@ -152,18 +150,17 @@ def check_failed_sync(deed: str, process: str, outcome: Outcome) -> None:
 
 
 @pytest.mark.row("R3")
-@pytest.mark.fails_with("failed-sync-of-a-content-is-retried", "io-error-of-the-database-is-passed-over")
+@pytest.mark.fails_with("failed-sync-is-passed-over", "io-error-of-the-database-is-passed-over")
 @pytest.mark.parametrize("deed", DEEDS)
 def test_a_sync_that_failed_is_not_taken_for_one_that_worked(
     scene: Scene, found: dict[str, Points], deed: str, amount: Amount, figure: Figure
 ) -> None:
-    of = points(scene, found, deed)
-    syncs = [(process, point) for process, points in of._asdict().items() for point in points if point.call in SYNCS]
+    syncs = [(process, point) for process, point in every(points_in(scene, found, deed)) if point.call in SYNCS]
     kinds: dict[str, list[tuple[str, Point]]] = {}
     for process, point in syncs:
         kinds.setdefault(kind(process, point.text), []).append((process, point))
-    few = [of_a_kind[len(of_a_kind) // 2] for of_a_kind in kinds.values()]
-    chosen = few[: amount(quick=3, long=0)] or syncs
+    one_of_each = [of_a_kind[len(of_a_kind) // 2] for of_a_kind in kinds.values()]
+    chosen = one_of_each[: amount(quick=3, long=0)] or syncs
     tried = 0
     for unit, (process, point) in zip(scene.take(deed, len(chosen)), chosen, strict=True):
         try:
@@ -175,3 +172,29 @@ def test_a_sync_that_failed_is_not_taken_for_one_that_worked(
             raise
     assert tried
     figure(f"{deed}: {tried} failed syncs")
+
+
+@pytest.mark.row("R3")
+@pytest.mark.fails_with("log-is-trusted")
+def test_a_log_whose_sync_failed_is_written_anew_at_the_next_start(scene: Scene, tmp_path: Path) -> None:
+    (unit,), before, processes = scene.take("quarantine", 1), scene.latest_task(), Processes(scene.daemon)
+    log, database = scene.daemon.state / "state.db-wal", scene.daemon.state / "state.db"
+    with Strace(scene.daemon.pid, fault="fdatasync:error=EIO:syscall=getpid:when=1+"):  # that of the end as well
+        assert not scene.ask(unit)
+        wait_for(lambda: scene.is_dead, "its end")
+    processes.wait_gone()
+    assert log.stat().st_size > 0
+    made = tmp_path / "calls"
+    scene.daemon.prefix = ["strace", "-f", "-y", "-o", str(made), "-e", "trace=pwrite64,fdatasync,ftruncate"]
+    try:
+        scene.daemon.start(engine=False)
+        assert scene.daemon.stop() == 0
+    finally:
+        scene.daemon.prefix = []
+    calls = re.findall(rf"(\w+)\(\d+<{database}(-wal)?>", made.read_text())
+    of_the_log = next(place for place, call in enumerate(calls) if call[1] and call[0] != "fdatasync")
+    assert calls[of_the_log][0] == "ftruncate"
+    assert ("pwrite64", "") in calls[:of_the_log]
+    assert calls[of_the_log - 1] == ("fdatasync", "")
+    scene.start_again()
+    scene.check(unit, before, asked=False)
