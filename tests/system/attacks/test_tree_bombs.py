@@ -12,9 +12,10 @@ from contextlib import contextmanager
 import pytest
 
 from tests.fakes.accounts import Person, throw_away
+from tests.fakes.aftermath import rows
 from tests.fakes.gauge import MB, Gauge
 from tests.fakes.realclamd import MARKER
-from tests.fakes.running import RunningDaemon, acting_as
+from tests.fakes.running import RunningDaemon, acting_as, wait_for
 from tests.integration.people import balanced, clear
 from tests.rows import Amount, Figure
 
@@ -74,6 +75,10 @@ def put(fd: int, name: bytes, content: bytes = b"") -> None:
     if content:
         os.write(file, content)
     os.close(file)
+
+
+def latest_state(daemon: RunningDaemon) -> object:
+    return rows(daemon, "SELECT state FROM scan ORDER BY id DESC LIMIT 1")[0][0]
 
 
 def check_bounds(gauge: Gauge) -> None:
@@ -171,7 +176,9 @@ def test_very_many_infected_files_with_the_longest_paths_are_kept_and_listed_in_
             put(here, NAME + b"%08d" % place, MARKER)
         os.close(here)
     with Gauge(daemon, alice) as gauge, daemon.client(alice.uid) as client:
-        status = client.scan(timeout_s=ENDS_S)
+        client.good("start_scan", {"scan_type": "home"})
+        wait_for(lambda: latest_state(daemon) == "done", "the scan to end", ENDS_S)  # an answer has 4 MB of paths
+        status = client.good("get_scan_status")
         listed = client.good("list_infected_files")
         warnings = client.uapi("get_scan_status")["warnings"] or ()
     assert (status["state"], status["infected_file_count"]) == ("done", number)
