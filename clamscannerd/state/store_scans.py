@@ -26,6 +26,10 @@ from clamscannerd.state.store_rows import (
 from clamscannerd.state.store_values import Job, NewFinding, Recovered, StoreLimits
 from clamscannerd.state.tasks import advance
 
+MAX_PATH_BYTES = 16 << 20
+"""Of all paths kept in one scan: 100,000 of the usual length. The longest would take 400 MB wherever the list is in
+memory, and that several times over."""
+
 _SCAN = "SELECT s.*, a.uid, a.name FROM scan s JOIN account a ON a.id = s.account"
 
 
@@ -173,16 +177,18 @@ def add_findings(
     c: sqlite3.Connection, limits: StoreLimits, scan_id: int, found: Sequence[NewFinding], now: float
 ) -> list[Finding]:
     account = _row(c, scan_id)["account"]
-    kept = c.execute("SELECT count(*) FROM finding WHERE scan = ?", (scan_id,)).fetchone()[0]
+    asked = "SELECT count(*), coalesce(sum(length(path)), 0) FROM finding WHERE scan = ?"
+    kept, path_bytes = c.execute(asked, (scan_id,)).fetchone()
     findings = []
     for new in found:
         old = c.execute("SELECT * FROM finding WHERE scan = ? AND path = ?", (scan_id, new.path)).fetchone()
-        if old is None and kept >= limits.max_findings_per_scan:
+        if old is None and (kept >= limits.max_findings_per_scan or path_bytes + len(new.path) > MAX_PATH_BYTES):
             continue
         finding = stand(c, account, scan_id, new, old, now)
         if old is not None:  # its messages are told anew
             c.execute("DELETE FROM finding_message WHERE finding = ?", (finding.id,))
-        kept += old is None
+        if old is None:
+            kept, path_bytes = kept + 1, path_bytes + len(new.path)
         findings.append(finding)
     return findings
 

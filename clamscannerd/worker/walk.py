@@ -1,7 +1,8 @@
 """Meet every entry of a tree once, with two fds and no recursion. [worker]
 
 The stack holds, for each directory on the way down, the names of the subdirectories still to be entered: no fd stays
-open on the way, so a tree of any depth costs no fds; a path over the kernel's limit ends the way down there. Each
+open on the way, so a tree of any depth costs no fds; a path over the kernel's limit ends the way down there. What the
+names may take is bounded: a directory for which there is no room is not entered, and said to be beyond a limit. Each
 directory is opened afresh from the home fd (beneath.py), so a directory swapped for a link meanwhile is not followed.
 A stack of open directory iterators (as os.fwalk keeps) was rejected: one fd a level, and recursion.
 """
@@ -15,6 +16,9 @@ from clamscannerd.model import PATH_MAX_BYTES, Reason
 from clamscannerd.worker.beneath import Kernel
 
 T = TypeVar("T")
+_ROOM_BYTES = 16 << 20  # for names of directories still to be entered: 300,000 short ones, 56,000 of the longest
+_NAME_BYTES = 41  # what a name of bytes costs beside itself, in a list
+_MISSED = 2_000  # directories looked for once more: nobody has so many renamed at once without meaning to
 _REASONS = {
     errno.ENOENT: Reason.VANISHED,
     errno.ELOOP: Reason.NOT_REGULAR,
@@ -86,13 +90,24 @@ def _tree(
     home_length: int,
     roots: Iterable[bytes],
     excludes: Iterable[bytes],
-    read: Callable[[int, bytes, list[bytes], int], Iterator[T]],
+    read: Callable[[int, bytes, Callable[[bytes], bool], int], Iterator[T]],
     refuse: Callable[[bytes, bytes, Reason], T],
 ) -> Generator[T, None, None]:
-    """`read(dir_fd, path, below, longest)` gives the entries of a directory and puts those to enter into `below`."""
+    """`read(dir_fd, path, enter, longest)` gives the entries of a directory and tells `enter` of those to be entered;
+    False: there is no room for more."""
     longest = PATH_MAX_BYTES - home_length - 1
     left_out = frozenset(excludes)
     stack: list[tuple[bytes, list[bytes]]] = [(b"", outermost(roots)[::-1])]
+    room, below = _ROOM_BYTES, list[bytes]()
+
+    def enter(name: bytes) -> bool:
+        nonlocal room
+        if (cost := len(name) + _NAME_BYTES) > room:
+            return False
+        room -= cost
+        below.append(name)
+        return True
+
     missed: list[bytes] | None = []  # directories that were gone; looked for once more at the end, then None
     while stack or missed:
         if not stack:  # renamed away and back while we came by is not a way to hide
@@ -102,6 +117,7 @@ def _tree(
             stack.pop()
             continue
         name = names.pop()
+        room += len(name) + _NAME_BYTES
         path = parent + b"/" + name if parent else name
         if path in left_out:
             yield refuse(name, path, Reason.EXCLUDED)
@@ -111,12 +127,14 @@ def _tree(
         except OSError as error:
             if error.errno != errno.ENOENT:
                 yield refuse(name, path, reason_for(error))
-            elif missed is not None and path:
+            elif missed is not None and path and len(missed) < _MISSED:
                 missed.append(path)
+            elif missed is not None and path:
+                yield refuse(name, path, Reason.VANISHED)
             continue
-        below: list[bytes] = []
+        below = []
         try:
-            yield from read(dir_fd, path, below, longest)
+            yield from read(dir_fd, path, enter, longest)
         except OSError as error:  # reading the directory itself failed half way
             yield refuse(name, path, reason_for(error))
         finally:
@@ -125,7 +143,7 @@ def _tree(
             stack.append((path, below))
 
 
-def _entries(dir_fd: int, path: bytes, below: list[bytes], longest: int) -> Iterator[Met]:
+def _entries(dir_fd: int, path: bytes, enter: Callable[[bytes], bool], longest: int) -> Iterator[Met]:
     prefix = path + b"/" if path else b""
     with os.scandir(dir_fd) as entries:
         for entry in entries:
@@ -135,7 +153,8 @@ def _entries(dir_fd: int, path: bytes, below: list[bytes], longest: int) -> Iter
             elif entry.is_file(follow_symlinks=False):
                 yield Met(dir_fd, name, prefix + name, None, entry)
             elif entry.is_dir(follow_symlinks=False):
-                below.append(name)
+                if not enter(name):
+                    yield _refused(name, prefix + name, Reason.LIMIT)
             else:
                 yield Met(-1, name, prefix + name, Reason.NOT_REGULAR, None)
 
@@ -144,7 +163,7 @@ def _refused(name: bytes, path: bytes, reason: Reason) -> Met:
     return Met(-1, name, path or b".", reason, None)
 
 
-def _sizes(dir_fd: int, path: bytes, below: list[bytes], longest: int) -> Iterator[int]:
+def _sizes(dir_fd: int, path: bytes, enter: Callable[[bytes], bool], longest: int) -> Iterator[int]:
     room = longest - len(path) - bool(path)
     with os.scandir(dir_fd) as entries:
         for entry in entries:
@@ -156,9 +175,7 @@ def _sizes(dir_fd: int, path: bytes, below: list[bytes], longest: int) -> Iterat
                     yield entry.stat(follow_symlinks=False).st_size
                 except OSError:
                     yield 0  # it vanished meanwhile; scanning it says so
-            elif entry.is_dir(follow_symlinks=False):
-                below.append(name)
-            else:
+            elif not entry.is_dir(follow_symlinks=False) or not enter(name):
                 yield 0
 
 
