@@ -72,6 +72,7 @@ def main(config: Config, monitor: socket.socket, *, system: bool, path: Path | N
     log_to_journal_or_stderr()
     daemon = _Daemon(config, system=system, path=path)
     try:
+        daemon_upkeep.collect_rarely()
         trio.run(daemon.run, monitor, strict_exception_groups=True)
     except ClamscannerdError as error:
         log.critical("%s", error)

@@ -137,6 +137,7 @@ class Server:
         self._connections = self._connections_total = self._connections_refused = 0
         self._calls = self._calls_total = self._calls_refused = self._faults = 0
         self._lines_under_way = 0
+        self._ending = trio.Lock()
         self.refusal: ClamscannerdError | None = None
         """What is answered to every call that is not in the table, whatever it is; None: that there is no such."""
         self._stopping = trio.Event()
@@ -248,7 +249,12 @@ class Server:
         async def talk() -> None:
             stream, limits, heavy = trio.SocketStream(sock), self.limits.wire(), client.usage.heavy
             wire = Wire(
-                *(stream, limits, client.streams), answer=answer, hold=hold, note_busy=self._note_busy, heavy=heavy
+                *(stream, limits, client.streams),
+                answer=answer,
+                hold=hold,
+                note_busy=self._note_busy,
+                heavy=heavy,
+                ending=self._ending,
             )
             ended = False
             try:

@@ -9,6 +9,9 @@ done is worse than one whose answer nobody reads.
 A call may begin a stream of notifications. Such a connection is never idle, and it lasts when the client has shut down
 its writing side, as `printf ... | nc` does; that it is gone is seen at the next write, or looked for now and then.
 
+Connections end one behind the other, over all clients: ten thousand that were silent equally long, or whose panel was
+killed, would otherwise all be in the loop's way at once, and a call passes through the loop ten times.
+
 A line that was read is dropped before its answer is written, so that a client that does not read holds no megabytes.
 Rejected: answers in the order of the lines (a slow call would delay a poll), a queue and a task for writing (a lock
 does, and the one who writes knows that it was written).
@@ -75,6 +78,7 @@ class Wire:
         hold: Callable[[], Held],
         note_busy: Callable[[int], None],
         heavy: trio.Lock,
+        ending: trio.Lock,
     ) -> None:
         self._stream = stream
         self._limits = limits
@@ -85,6 +89,7 @@ class Wire:
         self._hold = hold
         self._note_busy = note_busy
         self._heavy = heavy  # one for all connections of a uid
+        self._ending = ending  # one for all connections
         self._protocol = jsonrpc.Connection(limits=limits.messages)
         self._slots = trio.Semaphore(LINES_AT_ONCE, max_value=LINES_AT_ONCE)
         self._writing = trio.Lock()
@@ -137,21 +142,25 @@ class Wire:
 
     async def _receive(self) -> bytes | None:
         """b"" at the end; None when the client is gone or was too slow."""
+        chunk: bytes | None = None
         with trio.CancelScope() as self._reading:
             self._rearm()
             try:
-                return bytes(await self._stream.receive_some(CHUNK_BYTES))
+                chunk = bytes(await self._stream.receive_some(CHUNK_BYTES))
             except trio.BrokenResourceError:
                 self._broken = True
-                return None
-        if not self._broken:
+        if chunk:
+            return chunk
+        async with self._ending:  # not while it is written to: who does not read holds up nobody's end
+            await trio.lowlevel.checkpoint()
+        if chunk is None and not self._broken:
             limits = self._limits
             if self._line_began is None:
                 problem = f"cannot keep the connection: nothing was asked for {limits.idle_timeout_s:g} s"
             else:
                 problem = f"cannot take the message: its line did not end within {limits.line_timeout_s:g} s"
             await self._refuse(_as_error(TimedOut(problem)))
-        return None
+        return chunk
 
     def _rearm(self) -> None:
         """How long the next byte may take. Called whenever one of the three conditions may have changed."""

@@ -69,14 +69,14 @@ def room_for(sockets: int) -> Iterator[None]:
 
 @contextmanager
 def connections(path: str, uid: int, count: int) -> Iterator[list[socket.socket]]:
-    """So many of this user. They are taken in when the kernel has room for them in the backlog, not before."""
+    """So many of this user."""
     with ExitStack() as stack:
         made = []
         with acting_as(uid):
             for _ in range(count):
                 sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                sock.connect(path)  # blocking: with a time-out a full backlog would be an error, not a wait
                 sock.settimeout(END_TIMEOUT_S)
-                sock.connect(path)
                 made.append(sock)
         yield made
 
