@@ -88,7 +88,7 @@ def _has_no_rights(status: dict[str, str]) -> None:
 
 
 @pytest.mark.row("A19")
-@pytest.mark.fails_with("state-open-to-all", "vault-readable")
+@pytest.mark.fails_with("state-open-to-all", "database-readable")
 def test_what_the_engines_user_tries_is_refused(alice: Person, tmp_path: Path, figure: Figure) -> None:
     bad = put(alice, "bad")
     own = tmp_path / "own"
