@@ -236,7 +236,7 @@ class _Daemon:
         served = listeners(self._config.server.socket)
         self._status = status = Status(self._runner.statistics, engines.state)
         self._runner.changed = status.changed
-        self._runner.moved = self._context.live.touch
+        self._runner.moved = self._context.live.note
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._bound_the_end)
@@ -363,7 +363,7 @@ class _Daemon:
                 log.info("engine %s: %s", state.kind, words)
             self._runner.wake()
             self._status.changed()
-            self._context.live.touch_all()
+            self._context.live.note_all()
             state = await engines.wait_changed(state)
 
     def _scan_limits(self) -> ScanLimits:

@@ -1,4 +1,4 @@
-"""What goes on in [daemon] beside calls and jobs: expiry, what the watchdog asks, memory, the last resort at the end."""
+"""What goes on in [daemon] beside calls and jobs: expiry, what the watchdog asks, memory, the last resort at an end."""
 
 import gc
 import logging

@@ -91,7 +91,7 @@ class Context:
     def queued(self, account: Account) -> None:
         """A job of the account waits for its turn."""
         self.jobs.wake()
-        self.live.touch(account.uid, account.name)
+        self.live.note(account.uid, account.name)
 
     async def entry(self, peer_uid: int, user: str | None) -> Entry:
         """The account that a call is for: the peer's own, or the one an administrator named."""

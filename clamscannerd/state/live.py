@@ -96,23 +96,23 @@ class Live:
 
     def add(self, live: LiveScan) -> None:
         self._scans[live.scan.uid, live.scan.name] = live
-        self.touch(live.scan.uid, live.scan.name)
+        self.note(live.scan.uid, live.scan.name)
 
     def remove(self, live: LiveScan) -> None:
         self._scans.pop((live.scan.uid, live.scan.name), None)
-        self.touch(live.scan.uid, live.scan.name)
+        self.note(live.scan.uid, live.scan.name)
 
     def changed(self, uid: int, name: str) -> trio.Event:
         """Set when a job of the account is queued, starts or ends next, or an engine comes or goes."""
         return self._changed.setdefault((uid, name), trio.Event())
 
-    def touch(self, uid: int, name: str) -> None:
+    def note(self, uid: int, name: str) -> None:
         if (changed := self._changed.pop((uid, name), None)) is not None:
             changed.set()
 
-    def touch_all(self) -> None:
+    def note_all(self) -> None:
         for key in list(self._changed):
-            self.touch(*key)
+            self.note(*key)
 
     def __len__(self) -> int:
         return len(self._scans)

@@ -81,6 +81,8 @@ ALLOWED: dict[str, str] = {
         launch_prepare.py main os.path.isdir 1
     """,
     "the system's: / and files of /proc and /dev that no user makes": """
+        daemon_health.py kernel_checks os.open 1
+        daemon_health.py read_only_mounts open 1
         launch.py _check_kernel open 1
         launch.py _have_standard_fds os.open 1
         launch.py _prepare os.chdir 1
@@ -124,15 +126,26 @@ ALLOWED: dict[str, str] = {
         state/store_open.py _accept .stat 1
         state/store_open.py _create .exists 1
         state/store_open.py _create .rename 1
-        state/store_open.py _create .unlink 1
-        state/store_open.py _create os.open 2
+        state/store_open.py _create .unlink 2
+        state/store_open.py _create os.open 1
         state/store_open.py _lock .chmod 1
         state/store_open.py _lock .mkdir 1
         state/store_open.py _lock .stat 1
         state/store_open.py _lock os.open 1
+        state/store_open.py free_bytes os.statvfs 1
         state/store_open.py open_database .exists 1
+        state/store_wal.py _keep .glob 1
+        state/store_wal.py _keep .open 1
+        state/store_wal.py _keep .unlink 1
+        state/store_wal.py _keep open 1
+        state/store_wal.py _keep os.open 1
+        state/store_wal.py check_log .exists 2
+        state/store_wal.py dropped_transactions .open 1
         state/vault_blobs.py Blobs._connection .chmod 1
+        state/vault_blobs.py Blobs._connection .exists 1
+        state/vault_blobs.py Blobs._connection .unlink 1
         state/vault_blobs.py Blobs.names .exists 1
+        state/vault_files.py make_directory .rmdir 1
         state/vault_files.py Reader.__init__ os.open 1
         state/vault_files.py Writer._open os.open 1
         state/vault_files.py Writer._open_named os.open 1
