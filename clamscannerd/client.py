@@ -4,11 +4,15 @@ The command line and the tests use it, and so can a panel:
 
     with Client() as client:
         answer = client.call("ClamScanner.start_scan", {"scan_type": "home"})
+        for event in client.events(["Scan.finding", "Scan.done"]):
+            print(event.method, event.params)
+
+In trio programs: client_trio.py.
 
 Framing and limits are rpc/jsonrpc.py's, the same class that the daemon reads with. A client trusts its daemon, so its
 limits are wide; they are there so that a wrong socket cannot fill the memory. Who is asking is not said: the kernel
-tells the daemon. Rejected: trio here (its import costs more than the call), a method per call (methods are data; a
-newer daemon has more of them than this file would know).
+tells the daemon. Rejected: trio in this file (its import costs more than the call), a method per call (methods are
+data; a newer daemon has more of them than this file would know).
 """
 
 import os
@@ -19,13 +23,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from clamscannerd.errors import ClamscannerdError, RemoteProtocolError
 from clamscannerd.rpc import jsonrpc
 from clamscannerd.rpc.names import from_wire, to_wire
 
-__all__ = ["Client", "RemoteError", "Unreachable", "from_wire", "to_wire"]
+__all__ = ["Client", "Event", "RemoteError", "Unreachable", "from_wire", "to_wire"]
 
 ENVIRONMENT = "CLAMSCANNERD_SOCKET"
 SYSTEM_SOCKET = "/run/clamscannerd/clamscannerd.sock"
@@ -62,6 +66,19 @@ class RemoteError(ClamscannerdError):
         return {"kind": self.kind, **(data if isinstance(data, dict) else {})}
 
 
+class Event(NamedTuple):
+    """One notification: `method` is its kind, clamscannerd-rpc(7) has the `params` of each."""
+
+    method: str
+    params: dict[str, object]
+
+
+def subscription(kinds: Sequence[str] | None, user: str | None) -> dict[str, object]:
+    """Parameters of Events.subscribe."""
+    given = {"kinds": None if kinds is None else list(kinds), "user": user}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 class Client:
     """A connection to the daemon. Not for several threads at once."""
 
@@ -70,8 +87,8 @@ class Client:
         self._timeout_s = timeout_s
         self._ids = count(1)
         self._connection = jsonrpc.Connection(limits=LIMITS)
-        self._events: list[jsonrpc.Event] = []
-        self._socket, self.socket_path = _connect(socket_path or os.environ.get(ENVIRONMENT), timeout_s)
+        self._come: list[jsonrpc.Event] = []
+        self._socket, self.socket_path = find(socket_path, timeout_s)
 
     def call(self, method: str, params: Mapping[str, object] | Sequence[object] = ()) -> object:
         """The `result` of the answer. Raises RemoteError, Unreachable or RemoteProtocolError."""
@@ -88,6 +105,31 @@ class Client:
         except OSError as error:
             self.close()
             raise self._broken(_cause(error)) from None
+
+    def events(self, kinds: Sequence[str] | None = None, *, user: str | None = None) -> Iterator[Event]:
+        """What Events.subscribe tells, as it comes, for as long as the daemon lives. Raises as `call` does.
+
+        `user`: whose, for administrators. Waits for ever between two events. Nothing else is asked on this connection.
+        """
+        self.call("Events.subscribe", subscription(kinds, user))
+        try:
+            while True:
+                yield from self._told()
+                self._read(None)
+        except OSError as error:
+            self.close()
+            raise self._broken(_cause(error)) from None
+
+    def _told(self) -> Iterator[Event]:
+        while self._come:
+            match event := self._come.pop(0):
+                case jsonrpc.Notification(params=dict() as params):
+                    yield Event(event.method, params)
+                case jsonrpc.ErrorResponse(error=error):
+                    raise RemoteError(error.code, error.message, error.data)
+                case _:
+                    self.close()
+                    raise RemoteProtocolError(f"cannot use what {self.socket_path} says: {_wrong(event)}")
 
     def close(self) -> None:
         self._socket.close()
@@ -108,24 +150,27 @@ class Client:
 
     def _answer(self, request_id: int, deadline: float) -> object:
         while True:
-            while self._events:
-                event = self._events.pop(0)
+            while self._come:
+                event = self._come.pop(0)
                 match event:
                     case jsonrpc.Response(id=got, result=result) if got == request_id:
                         return result
                     case jsonrpc.ErrorResponse(id=got, error=error) if got == request_id or got is None:
                         raise RemoteError(error.code, error.message, error.data)
                     case jsonrpc.Notification():
-                        pass  # nobody subscribed; not an answer
+                        pass  # of a subscription that was given up; not an answer
                     case _:
                         self.close()
                         raise RemoteProtocolError(f"cannot use what {self.socket_path} answers: {_wrong(event)}")
-            self._socket.settimeout(_left(deadline))
-            data = self._socket.recv(CHUNK_BYTES)
-            if not data:
-                self.close()
-                raise self._broken("it closed the connection")
-            self._events = self._connection.receive_data(data)
+            self._read(_left(deadline))
+
+    def _read(self, timeout_s: float | None) -> None:
+        self._socket.settimeout(timeout_s)
+        data = self._socket.recv(CHUNK_BYTES)
+        if not data:
+            self.close()
+            raise self._broken("it closed the connection")
+        self._come = self._connection.receive_data(data)
 
     def _broken(self, cause: str) -> Unreachable:
         return Unreachable(f"cannot reach clamscannerd at {self.socket_path}: {cause}")
@@ -144,8 +189,10 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _connect(given: str | None, timeout_s: float) -> tuple[socket.socket, str]:
-    """A connected socket and its path. Tries the system's daemon, then the user's own, unless a path is given."""
+def find(socket_path: str | None = None, timeout_s: float = TIMEOUT_S) -> tuple[socket.socket, str]:
+    """A connected socket and its path. Tries the system's daemon, then the user's own, unless a path is given, here or
+    in the environment. Raises Unreachable."""
+    given = socket_path or os.environ.get(ENVIRONMENT)
     problems: list[tuple[str, OSError]] = []
     for path in [given] if given else list(_places()):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

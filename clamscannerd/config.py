@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -31,13 +32,16 @@ _LONGEST_S = 36_500 * 86_400
 _MOST_IN_FLIGHT = 64
 """A single scan may have them all, and each is an open file of a worker, which may have 256. More gain nothing."""
 
+_MOST_CPU_S = 86_400 * 365
+"""A limit of the kernel's, in whole seconds; a year of it is none."""
+
 _SOCKET_PATH_MAX = 107
 """sockaddr_un without its final NUL."""
 
 _WAITS = frozenset(
     {"server.line_timeout_s", "server.idle_timeout_s", "server.write_timeout_s", "accounts.lookup_timeout_s"}
     | {"engine.first_ping_timeout_s", "engine.ping_timeout_s", "engine.check_interval_s"}
-    | {"scans.file_deadline_s", "scans.silence_s", "scans.deadline_s", "tasks.step_timeout_s"}
+    | {"scans.file_deadline_s", "scans.silence_s", "scans.deadline_s", "tasks.step_timeout_s", "scans.file_cpu_s"}
 )
 """Where 0 would refuse everything, or make a loop without a pause. Elsewhere it is a wish like any other."""
 
@@ -82,6 +86,7 @@ class State(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keep: Duration = Duration(180 * 86_400)
     max_findings_per_scan: int = 100_000  # a home with more is beyond file-by-file choice
     max_not_scanned_per_scan: int = 10_000  # paths kept; all are counted
+    min_free: Size = Size(16 << 20)  # new jobs are refused below: a scan's findings, and its log of up to 8 MB, fit
 
 
 class Engine(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,6 +110,7 @@ class Engine(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Accounts(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_uid: int = 1000  # Debian's first account of a person
     lookup_timeout_s: float = 5.0  # passwd may be LDAP
+    max_stuck: int = 8  # killed workers that hang in the kernel: two jobs with their retries; each costs a process
     gone_after_s: float = 240.0  # a job ends when passwd does not know its account for so long: LDAP may start late
 
 
@@ -114,7 +120,10 @@ class Scans(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     file_deadline_s: float = 300.0  # from sending a file to its verdict; above engine.max_scan_time_s
     silence_s: float = 120.0  # a worker that says nothing for so long is killed
     deadline_s: float = 86_400.0  # one scan; a million files took minutes
+    file_cpu_s: float = 300.0  # of a worker over one file: taking a mailbox apart goes at 100 MB/s, a sparse one at 400
+    job_cpu_s: float = 3_600.0  # of one worker: a million files take it two minutes
     nice: int = 10  # of workers
+    io_class: Literal["best-effort", "idle"] = "best-effort"  # idle: only while nobody else reads; may starve
     retries: int = 2  # workers that die under a job, before the job fails
 
 
@@ -322,6 +331,8 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
     need(config.vault.keep_quarantined > 0, "vault.keep_quarantined", "more than 0: what is quarantined must be kept")
     need(config.server.max_message_bytes >= 4096, "server.max_message_bytes", "at least 4096")
     need(config.accounts.min_uid >= 1, "accounts.min_uid", "at least 1: root is never an account")
+    need(config.accounts.max_stuck >= 1, "accounts.max_stuck", "at least 1")
+    need(1 <= config.scans.job_cpu_s <= _MOST_CPU_S, "scans.job_cpu_s", f"1 to {_MOST_CPU_S}")
     need(config.scans.max_active >= 1, "scans.max_active", "at least 1")
     need(config.scans.in_flight <= _MOST_IN_FLIGHT, "scans.in_flight", f"at most {_MOST_IN_FLIGHT}")
     need(config.tasks.max_active >= 1, "tasks.max_active", "at least 1")

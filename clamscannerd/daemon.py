@@ -24,6 +24,7 @@ from clamscannerd import __version__, daemon_upkeep, events, systemd
 from clamscannerd import config as configuration
 from clamscannerd import daemon_values as values
 from clamscannerd.config import Config
+from clamscannerd.daemon_health import Health
 from clamscannerd.daemon_listen import listeners
 from clamscannerd.daemon_status import Status
 from clamscannerd.engine.sessions import STOP_S, Engines, PrivateEngine, open_engines
@@ -91,8 +92,11 @@ def log_to_journal_or_stderr() -> None:
 
 def _private_engine(spawner: Spawner, config: Config, stop: Stop, *, system: bool) -> PrivateEngine:
     """systemd's where its units listen for it, else the monitor's."""
-    sockets = engine_places(config, system=system).unit_sockets() if system else {}
-    return UnitEngine(sockets) if sockets else _MonitorsEngine(spawner, config, stop, system=system)
+    places = engine_places(config, system=system)
+    sockets = places.unit_sockets() if system else {}
+    if sockets:
+        return UnitEngine(sockets, places.unit_confs())
+    return _MonitorsEngine(spawner, config, stop, system=system)
 
 
 class _MonitorsEngine:
@@ -119,6 +123,9 @@ class _MonitorsEngine:
     def address(self, kind: Literal["signatures", "builtin"]) -> str:
         return self._places.socket(kind)
 
+    def conf(self, _kind: Literal["signatures", "builtin"]) -> None:
+        """Its files are made at the start, by root: what they were made from holds until the next."""
+
     def running(self) -> bool:
         return self._spawner.engine is not None
 
@@ -141,13 +148,11 @@ class _Daemon:
             async with (
                 open_spawner(monitor) as spawner,
                 open_store(self._state, values.store_limits(config), self._stop) as store,
-                open_engines(
-                    values.engine_settings(config),
-                    _private_engine(spawner, config, self._stop, system=self._system),
-                    self._stop,
-                ) as engines,
             ):
-                await self._serve(spawner, store, engines)
+                private = _private_engine(spawner, config, self._stop, system=self._system)
+                self._engine_is_unit = isinstance(private, UnitEngine)
+                async with open_engines(values.engine_settings(config), private, self._stop) as engines:
+                    await self._serve(spawner, store, engines)
 
     async def _serve(self, spawner: Spawner, store: Store, engines: Engines) -> None:
         config = self._config
@@ -189,7 +194,11 @@ class _Daemon:
             resolve=self._accounts.resolve,
             engine_ready=lambda: engines.state().kind == "ready",
             gone_after_s=config.accounts.gone_after_s,
+            suspended=spawner.suspended,
         )
+        self._spawner = spawner
+        spawner.max_stuck = config.accounts.max_stuck
+        spawner.freed = self._runner.wake
         await self._build_service(spawner, store, engines, live)
         await self._live(spawner, store, vault, engines)
 
@@ -213,6 +222,8 @@ class _Daemon:
             probe=look,
             settings=values.settings(config),
             reload=self._reload,
+            health=Health(engines.state, self._accounts, lambda: self._status.troubles()).checks,
+            suspended=spawner.suspended,
         )
         self._admins = Admins(config.server.admins, self._accounts)
         await self._admins.look_up()
@@ -224,6 +235,7 @@ class _Daemon:
         served = listeners(self._config.server.socket)
         self._status = status = Status(self._runner.statistics, engines.state)
         self._runner.changed = status.changed
+        self._runner.moved = self._context.live.touch
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._bound_the_end)
@@ -300,7 +312,7 @@ class _Daemon:
             refused, late = "", list[str]()
             try:
                 new = configuration.load(self._path, system=self._system)
-                late = values.at_next_start(self._started_with, new)
+                late = values.at_next_start(self._started_with, new, engine_is_unit=self._engine_is_unit)
                 self._adopt(new)
                 await self._admins.look_up()
                 log.info("configuration read again")
@@ -319,7 +331,7 @@ class _Daemon:
     def _adopt(self, new: Config) -> None:
         self._config = new
         self._store.limits = values.store_limits(new)
-        self._engines.reload(values.engine_settings(new, self._started_with))
+        self._engines.reload(values.engine_settings(new, None if self._engine_is_unit else self._started_with))
         self._server.limits = values.server_limits(new)
         self._admins.names = new.server.admins
         self._context.settings = values.settings(new)
@@ -328,6 +340,7 @@ class _Daemon:
         self._tasks.limits = values.task_limits(new)
         self._vault.reload(values.vault_limits(new))
         self._accounts.min_uid = new.accounts.min_uid
+        self._spawner.max_stuck = new.accounts.max_stuck
         self._runner.gone_after_s = new.accounts.gone_after_s
         self._accounts.timeout_s = new.accounts.lookup_timeout_s
         self._view.in_flight = new.scans.in_flight
@@ -349,6 +362,7 @@ class _Daemon:
                 log.info("engine %s: %s", state.kind, words)
             self._runner.wake()
             self._status.changed()
+            self._context.live.touch_all()
             state = await engines.wait_changed(state)
 
     def _scan_limits(self) -> ScanLimits:
@@ -357,6 +371,7 @@ class _Daemon:
             silence_s=config.scans.silence_s,
             deadline_s=config.scans.deadline_s,
             file_deadline_s=config.scans.file_deadline_s,
+            file_cpu_s=config.scans.file_cpu_s,
             retries=config.scans.retries,
             max_skipped=config.state.max_not_scanned_per_scan,
             excludes=() if self._system else daemon_upkeep.own_state(self._state),

@@ -64,12 +64,16 @@ def status_line(jobs: Jobs, engine: Engine, notes: list[str], troubles: list[str
     elif not engine.signatures:
         troubles.insert(0, "no signatures, so no file is called clean")
     if jobs.stuck:
-        troubles.append(f"{_count(jobs.stuck, 'job')} cannot start since {_at(jobs.stuck_since, now)}, see the log")
+        troubles.append(_stuck(jobs, now))
     parts = [f"degraded: {', '.join(troubles)}"] if troubles else []
     parts += [*notes, _jobs(jobs)]
     if engine.kind == "ready":
         parts.append(_engine(engine.info, now))
     return "; ".join(parts)
+
+
+def _stuck(jobs: Jobs, now: float) -> str:
+    return f"{_count(jobs.stuck, 'job')} cannot start since {_at(jobs.stuck_since, now)}, see the log"
 
 
 def _jobs(jobs: Jobs) -> str:
@@ -126,6 +130,11 @@ class Status:
     def changed(self) -> None:
         """The line may be another."""
         self._changed.set()
+
+    def troubles(self) -> list[str]:
+        """A sentence each, but for the engine's: that has a state of its own."""
+        jobs = self._jobs()
+        return [*filter(None, self._troubles.values()), *([_stuck(jobs, self._clock())] if jobs.stuck else [])]
 
     def line(self) -> str:
         notes, troubles = (list(filter(None, table.values())) for table in (self._notes, self._troubles))

@@ -41,6 +41,7 @@ def task_limits(config: Config) -> TaskLimits:
         step_timeout_s=config.tasks.step_timeout_s,
         silence_s=config.scans.silence_s,
         file_deadline_s=config.scans.file_deadline_s,
+        file_cpu_s=config.scans.file_cpu_s,
         retries=config.scans.retries,
     )
 
@@ -76,11 +77,11 @@ def settings(config: Config) -> Settings:
         for name, kind in config.scan_types.items()
         if kind.enabled
     }
-    return Settings(scan_types=types, lost_after_s=config.engine.lost_after_s)
+    return Settings(scan_types=types, lost_after_s=config.engine.lost_after_s, min_free_bytes=config.state.min_free)
 
 
 def engine_settings(config: Config, started_with: Config | None = None) -> EngineSettings:
-    """`started_with`: at a reload, what keeps its value until the next start."""
+    """`started_with`: at a reload, what keeps its value until the next start; None where a unit runs the engine."""
     engine = config.engine
     if started_with is not None:
         late = {key: getattr(started_with.engine, key) for key in _engine_keys_at_next_start(started_with, config)}
@@ -100,7 +101,8 @@ def engine_settings(config: Config, started_with: Config | None = None) -> Engin
 
 
 _PRIVATE_ENGINE = ("clamd", "database", "temporary", "max_file_size", "max_scan_time_s", "max_threads", "nice")
-"""What stands in files and arguments of the private engine, which only the launcher may write."""
+"""What stands in files and arguments of the private engine, which only the launcher may write. Where a unit runs that
+engine, clamscannerd-prepare.service writes them afresh before each reload, and all of it takes effect then."""
 
 
 def _engine_keys_at_next_start(old: Config, new: Config) -> list[str]:
@@ -111,15 +113,15 @@ def _engine_keys_at_next_start(old: Config, new: Config) -> list[str]:
     return keys
 
 
-def at_next_start(old: Config, new: Config) -> list[str]:
+def at_next_start(old: Config, new: Config, *, engine_is_unit: bool) -> list[str]:
     """Keys whose change a reload cannot bring about. `old`: what the daemon was started with."""
-    keys = [f"engine.{key}" for key in _engine_keys_at_next_start(old, new)]
+    keys = [] if engine_is_unit else [f"engine.{key}" for key in _engine_keys_at_next_start(old, new)]
     if new.state.directory != old.state.directory:
         keys.append("state.directory")
     if new.server.socket != old.server.socket:
         keys.append("server.socket")
     if new.accounts.min_uid < old.accounts.min_uid:  # the monitor has its own, and goes by the higher one
         keys.append("accounts.min_uid")
-    if new.scans.nice != old.scans.nice:  # likewise
-        keys.append("scans.nice")
+    fixed = ("nice", "io_class", "job_cpu_s")  # likewise
+    keys += [f"scans.{key}" for key in fixed if getattr(new.scans, key) != getattr(old.scans, key)]
     return keys

@@ -139,5 +139,9 @@ class WorkerFailed(ClamscannerdError):
     """A worker died, fell silent, or broke its protocol. The job is retried or failed, the daemon goes on."""
 
 
+class WorkerSpent(WorkerFailed):
+    """A worker used up its processor time: over the same home another would do so too."""
+
+
 class StateError(ClamscannerdError):
     """The state directory or database cannot be used (locked by another daemon, newer version, damaged)."""

@@ -68,6 +68,10 @@ class EnginePlaces(NamedTuple):
         sockets = {kind: f"{self.base}/{instance}.sock" for kind, instance in UNIT_INSTANCES.items()}
         return sockets if all(map(_is_socket, sockets.values())) else {}
 
+    def unit_confs(self) -> dict[Literal["signatures", "builtin"], str]:
+        """What prepare_units() writes, by kind."""
+        return {kind: f"{self.base}/{instance}.conf" for kind, instance in UNIT_INSTANCES.items()}
+
 
 def engine_places(config: Config, *, system: bool) -> EnginePlaces:
     """Pure: also the daemon asks it."""
@@ -125,7 +129,7 @@ def prepare_units(config: Config) -> list[str]:
             database=database,
             log=f"{places.base}/log/{instance}/clamd.log",
         )
-        if write_file(f"{places.base}/{instance}.conf", _conf(config, paths).encode()):
+        if write_file(places.unit_confs()[kind], _conf(config, paths).encode()):
             changed.append(instance)
     return changed
 

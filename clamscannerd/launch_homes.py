@@ -41,14 +41,20 @@ _NOBODY = 65_534
 _PLAIN_MIN = " "
 
 
+def is_home(home: str) -> bool:
+    """Whether that can be a home of a person: no place of the system, nor one that holds more than homes. Pure."""
+    path = PurePosixPath("/" + home.lstrip("/"))
+    if ".." in path.parts or str(path) in _TOO_WIDE or any(char < _PLAIN_MIN for char in home):
+        return False
+    return home.startswith("/") and not any(path.is_relative_to(place) for place in _SYSTEMS)
+
+
 def places(homes: Iterable[str]) -> list[str]:
     """What has to be writable for these homes, beyond COVERED. Pure."""
     found: set[str] = set()
     for home in homes:
         path = PurePosixPath("/" + home.lstrip("/"))
-        if ".." in path.parts or str(path) in _TOO_WIDE or any(char < _PLAIN_MIN for char in home):
-            continue
-        if not home.startswith("/") or any(path.is_relative_to(place) for place in (*COVERED, *_SYSTEMS)):
+        if not is_home(home) or any(path.is_relative_to(place) for place in COVERED):
             continue
         above = str(path.parent)
         found.add(str(path) if above in _TOO_WIDE else above)

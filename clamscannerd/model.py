@@ -152,6 +152,23 @@ class RestoreOutcome(StrEnum):
     ERROR = "error"
 
 
+class Grade(StrEnum):
+    """Of a check, the worst first."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    OK = "ok"
+
+
+class Check(Frozen, frozen=True, kw_only=True):
+    """One thing that health looks at: what it is like, in a sentence, and what to do about it."""
+
+    id: str
+    grade: Grade
+    message: str
+    cure: str = ""
+
+
 class FindingState(StrEnum):
     """`standing`: on the list of infected files. The others left it: acted on, or found gone or clean later."""
 

@@ -37,13 +37,19 @@ CHANNEL_FD, LOCK_FD = 3, 4
 """Where a worker finds its end of the job's channel and the account's lock."""
 
 MAX_WORKERS = 256
-"""Far above scans.max_active and tasks.max_active together; what a hijacked daemon could fork is bounded."""
+"""Far above scans.max_active and tasks.max_active together; what a hijacked daemon could fork is bounded.
+
+Those that were killed are none of them: one that hangs in the kernel must not take the place of another account's."""
+
+MAX_CHILDREN = 448
+"""With those that were killed and hang. The unit's TasksMax=512 is for the daemon and its threads as well."""
 
 _WORKER_LIMITS = (
     (resource.RLIMIT_CORE, 0),  # it holds contents of files
     (resource.RLIMIT_NOFILE, 256),  # sessions, files in flight, one directory per level is not among them
     (resource.RLIMIT_AS, 1 << 30),  # 24 MB are expected; a runaway must not take the machine's memory
 )
+_CPU_GRACE_S = 5  # from SIGXCPU to the kernel's SIGKILL: at the same number there would be no SIGXCPU to tell it by
 _ENVIRONMENT = {b"LC_ALL": b"C.UTF-8", b"PATH": b"/usr/bin:/bin"}
 _ENGINE_PATIENCE_MS = 3_000  # at the end; clamd leaves within one when idle, and nobody may wait longer than 10 s
 _APPARMOR_EXEC = "/proc/self/attr/apparmor/exec"
@@ -91,6 +97,7 @@ class _Monitor:
         self._channel = channel
         self._setup = setup
         self._children: dict[int, _Child] = {}
+        self._killed: set[int] = set()  # jobs of children that have SIGKILL, and have not ended
         self._poll = select.poll()
         self._poll.register(channel, select.POLLIN)
 
@@ -122,6 +129,8 @@ class _Monitor:
         elif message.job in self._children:  # it may have ended just now
             signum = signal.SIGKILL if message.verb == orders.KILL else signal.SIGTERM
             signal.pidfd_send_signal(self._children[message.job].pidfd, signum)
+            if signum == signal.SIGKILL:
+                self._killed.add(message.job)
 
     def _tell(self, verb: int, job: int, value: int = 0, text: str = "") -> None:
         # The daemon may be gone already: the next read says so.
@@ -132,12 +141,14 @@ class _Monitor:
         setup, uid = self._setup, message.value
         if why := orders.refusal(setup, uid):
             self._tell(orders.REFUSED, message.job, errno.EPERM, why)
-        elif len(self._children) >= MAX_WORKERS:
+        elif len(self._children) - len(self._killed) >= MAX_WORKERS:
             self._tell(orders.REFUSED, message.job, errno.EAGAIN, f"{MAX_WORKERS} workers are running")
+        elif len(self._children) >= MAX_CHILDREN:
+            self._tell(orders.REFUSED, message.job, errno.EAGAIN, f"{len(self._killed)} killed workers do not end")
         else:
             mode = b"system" if setup.system else b"user"
             words = (*setup.worker, b"%d" % uid, message.text, mode, b"%d" % os.getpid())
-            self._start(message.job, words, lambda: _be_worker(setup.worker_nice, fds))
+            self._start(message.job, words, lambda: _be_worker(setup, fds))
 
     def _start_engine(self, kind: int) -> None:
         engine = self._setup.engine
@@ -169,6 +180,7 @@ class _Monitor:
         self._poll.unregister(child.pidfd)
         os.close(child.pidfd)
         del self._children[child.job]
+        self._killed.discard(child.job)
         return status
 
     def end(self) -> None:
@@ -226,17 +238,24 @@ def _exec(words: tuple[bytes, ...], prepare: Callable[[], None]) -> NoReturn:
         os._exit(status)
 
 
-def _be_worker(nice: int, fds: list[int]) -> None:
+def _be_worker(setup: orders.Setup, fds: list[int]) -> None:
     # First out of the way of the two places, then onto them: they may be each other's, or one of our own.
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LOCK_FD + 1) for fd in fds]
     for fd, place in zip(high, (CHANNEL_FD, LOCK_FD), strict=True):
         os.dup2(fd, place)
     os.closerange(LOCK_FD + 1, os.sysconf("SC_OPEN_MAX"))
     for limit, value in _WORKER_LIMITS:
-        hard = resource.getrlimit(limit)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))
-    _renice(nice)
+        _limit(limit, value, value)
+    _limit(resource.RLIMIT_CPU, setup.worker_cpu_s, setup.worker_cpu_s + _CPU_GRACE_S)
+    _renice(setup.worker_nice)
+    rights.set_io_priority(setup.worker_io_priority)
+
+
+def _limit(limit: int, soft: int, hard: int) -> None:
+    most = resource.getrlimit(limit)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(limit, (soft, hard))
 
 
 def _renice(nice: int) -> None:

@@ -28,9 +28,11 @@ EXIT_EXEC, EXIT_ACCOUNT, EXIT_RIGHTS, EXIT_ORPHAN = 80, 81, 82, 83
 name; rights could not be given up or were not gone; the monitor died meanwhile. Above what Python and shells use."""
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_NAME = 1, 4, 8, 15
-_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 23, 24, 38, 47
+_PR_GET_SECCOMP, _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 21, 23, 24, 38, 47
 _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 _CAPABILITY_VERSION_3 = 0x20080522
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
+_IOPRIO_WHO_PROCESS = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
@@ -156,6 +158,18 @@ def die_with_parent(signum: int, parent: int) -> bool:
     """
     prctl(_PR_SET_PDEATHSIG, signum)
     return os.getppid() == parent
+
+
+def set_io_priority(value: int) -> None:
+    """Class and level for reads and writes of this process, as ioprio_set(2) takes them. Raises OSError."""
+    number = _IOPRIO_SET.get(os.uname().machine)
+    if number is not None and _libc.syscall(*map(ctypes.c_long, (number, _IOPRIO_WHO_PROCESS, 0, value))) < 0:
+        raise _failed("ioprio_set")
+
+
+def has_seccomp() -> bool:
+    """Whether this kernel has seccomp at all."""
+    return int(_libc.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0)) >= 0
 
 
 def set_name(name: bytes) -> None:

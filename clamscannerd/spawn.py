@@ -4,28 +4,42 @@ One task reads, one writes, so any number of jobs may ask at once, and killing n
 by the callers: for each worker a SPAWN and a KILL, and the pipeline has a bound on workers. The monitor's end is the
 daemon's end: everything inside the context is cancelled and MonitorLost comes out of it.
 
+A worker that was killed and does not end hangs in the kernel: a file server that is gone, a file system of the user's
+own making. It costs a process each time, so an account with too many of those is suspended: no worker starts for it
+until one of them ends. That no other account pays for them, the monitor sees to: it counts them apart.
+
 Rejected: os.kill from here (the daemon has no right to); a pidfd sent up by the monitor (a signal through it needs the
 same right); waiting for a worker by EOF on its channel (a worker can close it and live on).
 """
 
+import logging
 import os
+import signal
 import socket
 import struct
-from collections import deque
-from collections.abc import AsyncIterator
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 
 import trio
 
-from clamscannerd import orders, rights
+from clamscannerd import events, orders, rights
 from clamscannerd.errors import MonitorLost, SpawnRefused
 from clamscannerd.model import Account, Frozen
+
+log = logging.getLogger(__name__)
 
 CHANNEL_BUFFER_BYTES = 1 << 20
 """Asked for on both ends of a worker's channel; the kernel cuts it to net.core.[rw]mem_max: one message still fits."""
 
 ENGINE_STOP_S = 5.0
 """From SIGTERM to SIGKILL: clamd ends its scans first, and nobody waits for those any more."""
+
+STUCK_AFTER_S = 5.0
+"""From SIGKILL on: an end takes milliseconds, and on a machine that swaps a second or two."""
+
+MAX_STUCK = 8
+"""Of one account, where nothing else is set: config.Accounts."""
 
 _PYTHON_FAILED = 1
 """An exception that nobody caught: in a worker's first lines, a module that is not there (half an upgrade)."""
@@ -39,9 +53,10 @@ _MEANINGS = {
 
 
 class SpawnStatistics(Frozen, frozen=True, kw_only=True):
-    """Since the start, but for `running`, which counts the engine as well."""
+    """Since the start, but for `running`, which counts the engine as well, and `stuck`, those of them that hang."""
 
     running: int
+    stuck: int
     started: int
     refused: int
 
@@ -97,15 +112,27 @@ class Process:
 class WorkerProcess(Process):
     """One worker. `channel`: our end of a SOCK_SEQPACKET pair, the caller's to close; its EOF ends the worker."""
 
-    def __init__(self, spawner: "Spawner", job: int, channel: trio.socket.SocketType) -> None:
+    def __init__(self, spawner: "Spawner", job: int, uid: int, channel: trio.socket.SocketType) -> None:
         super().__init__(spawner, job)
         self.channel = channel
+        self._uid = uid
+        self._killed = False
+
+    def kill_nowait(self) -> None:
+        super().kill_nowait()
+        if not self._killed and not self._exited.is_set():
+            self._killed = True
+            self._spawner._watch(self)
 
 
 class Spawner:
     """Made by open_spawner."""
 
     def __init__(self, monitor: socket.socket) -> None:
+        self.max_stuck = MAX_STUCK  # replaced by a reload
+        self.freed: Callable[[], None] = lambda: None  # called when a suspended account is none any more
+        self._nursery: trio.Nursery | None = None
+        self._stuck: Counter[int] = Counter()  # workers that hang in the kernel, by uid
         self._monitor = trio.socket.from_stdlib_socket(monitor)
         self._processes: dict[int, Process] = {}
         self._pings: dict[int, trio.Event] = {}
@@ -123,12 +150,14 @@ class Spawner:
         name = os.fsencode(account.name)
         if not 0 < len(name) <= orders.MAX_TEXT_BYTES or b"\0" in name:
             raise SpawnRefused(f"cannot start a worker for {account.name!r}: no name that passwd can hold")
+        if why := self.suspended(account.uid):
+            raise SpawnRefused(f"cannot start a worker for {account.name}: {why}")
         try:
             ours, fds = _channel(lock_fd)
         except OSError as error:
             raise SpawnRefused(f"cannot start a worker for {account.name}: {error.strerror}") from None
         self._last += 1
-        worker = WorkerProcess(self, self._last, trio.socket.from_stdlib_socket(ours))
+        worker = WorkerProcess(self, self._last, account.uid, trio.socket.from_stdlib_socket(ours))
         with ExitStack() as undo:
             undo.callback(worker.channel.close)
             undo.callback(worker.kill_nowait)
@@ -181,7 +210,38 @@ class Spawner:
             del self._pings[token]
 
     def statistics(self) -> SpawnStatistics:
-        return SpawnStatistics(running=len(self._processes), started=self._started, refused=self._refused)
+        stuck = self._stuck.total()
+        return SpawnStatistics(running=len(self._processes), stuck=stuck, started=self._started, refused=self._refused)
+
+    def suspended(self, uid: int) -> str:
+        """Why no worker starts for this account now, or ""."""
+        stuck = self._stuck[uid]
+        return f"{stuck} of its workers were killed and hang in the kernel" if stuck >= self.max_stuck else ""
+
+    def _watch(self, worker: WorkerProcess) -> None:
+        """It was killed: see that it ends."""
+        if self._nursery is not None:
+            self._nursery.start_soon(self._see_end, worker)
+
+    async def _see_end(self, worker: WorkerProcess) -> None:
+        with trio.move_on_after(STUCK_AFTER_S):
+            await worker.wait()
+            return
+        uid, about = worker._uid, events.about(worker._uid)
+        self._stuck[uid] += 1
+        log.info("worker %d of uid %d was killed and hangs in the kernel", worker.pid, uid, extra=about)
+        if self._stuck[uid] == self.max_stuck:
+            log.error("nothing starts for uid %d until one ends: %s", uid, self.suspended(uid), extra=about)
+        try:
+            await worker.wait()
+        finally:
+            was_suspended = bool(self.suspended(uid))
+            self._stuck[uid] -= 1
+            if not self._stuck[uid]:
+                del self._stuck[uid]
+        if was_suspended and not self.suspended(uid) and not self.lost:
+            log.warning("work for uid %d goes on: a worker that hung has ended", uid, extra=about)
+            self.freed()
 
     async def _start(self, process: Process, message: orders.Message, fds: tuple[int, ...] = ()) -> None:
         self._processes[message.job] = process
@@ -258,11 +318,13 @@ async def open_spawner(monitor: socket.socket) -> AsyncIterator[Spawner]:
                 spawner._lose()
                 nursery.cancel_scope.cancel()
 
+            spawner._nursery = nursery
             nursery.start_soon(read)
             nursery.start_soon(spawner._write)
             yield spawner
             nursery.cancel_scope.cancel()
     finally:
+        spawner._nursery = None
         spawner._close()
     if spawner.lost:
         raise MonitorLost("cannot go on: the monitor ended")
@@ -272,7 +334,7 @@ def explain(status: int) -> str:
     """A wait status as words: "exit code 81: the account is gone or has another name", "signal 9"."""
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        return f"signal {-code}"
+        return f"signal {-code}" + (": it used up its processor time" if code == -signal.SIGXCPU else "")
     return f"exit code {code}" + (f": {_MEANINGS[code]}" if code in _MEANINGS else "")
 
 

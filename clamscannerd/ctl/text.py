@@ -85,17 +85,22 @@ def plural(number: int, one: str, many: str | None = None) -> str:
 
 def not_scanned(counts: Mapping[str, int]) -> str:
     """`14 not scanned (9 over the size limit, 5 encrypted)`: stands wherever the number of infected files stands."""
-    kinds = sorted(((number, reason) for reason, number in counts.items() if number), key=lambda kind: -kind[0])
+    kinds = sorted(((number, name) for name, number in counts.items() if number), key=lambda kind: -kind[0])
     total = sum(number for number, _ in kinds)
     if not kinds:
         return "0 not scanned"
-    parts = ", ".join(f"{number} {_REASONS.get(reason, safe(reason))}" for number, reason in kinds)
+    parts = ", ".join(f"{number} {reason(name)}" for number, name in kinds)
     return f"{total} not scanned ({parts})"
+
+
+def reason(name: str) -> str:
+    """Why a file was not scanned, in words."""
+    return _REASONS.get(name, safe(name))
 
 
 def infected_count(status: Json) -> int:
     """How many infected files the scan found; the list in the answer ends at 1,000."""
-    return int(status.get("infected_file_count", len(status["infected_files"])))
+    return int(status["infected_file_count"] if "infected_file_count" in status else len(status["infected_files"]))
 
 
 def result(status: Json) -> str:

@@ -45,6 +45,8 @@ class ClamdConf(msgspec.Struct, frozen=True, kw_only=True):
     max_file_size: int = 100 << 20
     max_scan_size: int = 400 << 20
     stream_max_length: int = 100 << 20
+    max_files: int = 10_000
+    max_recursion: int = 17
     max_scan_time_s: float = 120.0
     max_threads: int = 10
     max_queue: int = 100
@@ -98,6 +100,8 @@ class _Reader:
             max_file_size=self.size("MaxFileSize", default.max_file_size),
             max_scan_size=self.size("MaxScanSize", default.max_scan_size),
             stream_max_length=self.size("StreamMaxLength", default.stream_max_length),
+            max_files=self.number("MaxFiles", default.max_files),
+            max_recursion=self.number("MaxRecursion", default.max_recursion) or default.max_recursion,
             max_scan_time_s=scan_time_ms / 1000,
             max_threads=max(1, self.number("MaxThreads", default.max_threads)),
             max_queue=self.number("MaxQueue", default.max_queue),
@@ -165,6 +169,12 @@ def blind(conf: ClamdConf) -> tuple[str, ...]:
         found.append(f"Files over {member} inside archives are passed over in silence: AlertExceedsMax is off.")
         if whole:
             found.append(f"Archives are looked at up to {whole} unpacked, the rest in silence: AlertExceedsMax is off.")
+        if conf.max_files:
+            found.append(
+                f"Archives are looked at up to {conf.max_files} files, the rest in silence: AlertExceedsMax is off."
+            )
+        depth = f"nested deeper than {conf.max_recursion}"
+        found.append(f"Archives {depth} are passed over in silence: AlertExceedsMax is off.")
         if conf.max_scan_time_s:
             limit = f"{conf.max_scan_time_s:g} s"
             found.append(f"A scan that takes longer than {limit} ends in silence: AlertExceedsMax is off.")

@@ -263,6 +263,18 @@ def shared_limits(address: str, clamd_conf: str) -> Limits:
     return msgspec.structs.replace(assumed, blind=(unknown, *assumed.blind))
 
 
+def limits_in(clamd_conf: str, otherwise: Limits) -> Limits:
+    """Limits of an engine that is ours, from the file that root made for it; `otherwise` while there is none.
+
+    The file may be a moment ahead of the engine, which is restarted for it. That does no harm: what is over the limit
+    that the engine still has comes back as just that, and is not scanned.
+    """
+    try:
+        return limits_of(control.read_conf(clamd_conf))
+    except ConfigError:
+        return otherwise
+
+
 async def open_socket(path: str) -> socket.socket:
     """A nonblocking socket connected to `path`; waits while the listener's backlog is full. Raises EngineLost."""
     with ExitStack() as stack:

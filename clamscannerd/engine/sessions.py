@@ -4,7 +4,8 @@
 wanted is decided once, at start (contract: Starting it):
 
     sockets = [...]     those; somebody else starts and stops them
-    sockets = "auto"    the system's clamd, if it answers, or is enabled and answers within auto_wait_s; else private
+    sockets = "auto"    the system's clamd, if it answers, or is enabled, has signatures to start with and answers
+                        within auto_wait_s; else private
     sockets = "private" our own on the system's signatures, or on the built-in test signature while there are none
 
 The private engine is looked after: started, started again with growing pauses when it ended or hangs, and changed over
@@ -27,7 +28,16 @@ import msgspec
 import trio
 
 from clamscannerd.engine import clamdconf, control
-from clamscannerd.engine.health import EngineState, Limits, Member, Timeouts, answers, limits_of, shared_limits
+from clamscannerd.engine.health import (
+    EngineState,
+    Limits,
+    Member,
+    Timeouts,
+    answers,
+    limits_in,
+    limits_of,
+    shared_limits,
+)
 from clamscannerd.engine.private import PrivatePaths, clamd_conf, has_signatures
 from clamscannerd.errors import EngineLost, SpawnRefused
 from clamscannerd.model import EngineInfo
@@ -70,6 +80,8 @@ class PrivateEngine(Protocol):
 
     def running(self) -> bool: ...
     def address(self, kind: PrivateKind) -> str: ...
+    def conf(self, kind: PrivateKind) -> str | None:
+        """The file that it is configured by, where that can change while we run; None: by our settings."""
 
 
 class EnginesStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,6 +237,8 @@ class Engines:
         if path is None:
             return None
         enabled = await trio.to_thread.run_sync(control.system_clamd_enabled)
+        # Without signatures it does not start, however enabled it is: Debian's units wait for them.
+        enabled = enabled and await self._wanted_kind() == "signatures"
         self._say_none("starting", f"The system's clamd at {path} is waited for.")
         with trio.move_on_after(self._settings.auto_wait_s):
             while True:
@@ -279,7 +293,7 @@ class Engines:
             wanted = await self._wanted_kind()
             if wanted != kind:
                 kind, backoff_s = wanted, FIRST_BACKOFF_S
-                self._replace([self._private(private.address(kind), signatures=kind == "signatures")])
+                self._replace([self._private(private, kind)])
             member = self._members[0]
             try:
                 self._private_starts += 1
@@ -318,8 +332,9 @@ class Engines:
         names = await trio.to_thread.run_sync(control.database_names, self._settings.database)
         return "signatures" if has_signatures(names) else "builtin"
 
-    def _private(self, address: str, *, signatures: bool) -> Member:
-        settings = self._settings
+    def _private(self, private: PrivateEngine, kind: PrivateKind) -> Member:
+        settings, address, conf = self._settings, private.address(kind), private.conf(kind)
+        signatures = kind == "signatures"
         text = clamd_conf(
             PrivatePaths(socket=address, temporary="/", database=settings.database if signatures else "/nonexistent"),
             max_file_size=settings.max_file_size,
@@ -332,7 +347,7 @@ class Engines:
             shared=False,
             signatures=signatures,
             timeouts=self._timeouts,
-            load_limits=lambda: limits,
+            load_limits=lambda: limits if conf is None else limits_in(conf, limits),
             changed=self._tell,
             limits=limits,
         )

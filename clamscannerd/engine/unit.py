@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 
 
 class UnitEngine:
-    """engine/sessions.PrivateEngine over sockets that systemd listens on. `sockets`: path by kind."""
+    """engine/sessions.PrivateEngine over sockets that systemd listens on. `sockets`, `confs`: paths by kind."""
 
-    def __init__(self, sockets: Mapping[PrivateKind, str]) -> None:
+    def __init__(self, sockets: Mapping[PrivateKind, str], confs: Mapping[PrivateKind, str]) -> None:
         self._sockets = dict(sockets)
+        self._confs = dict(confs)
         self._kind: PrivateKind | None = None
 
     async def start(self, kind: PrivateKind) -> None:
@@ -49,6 +50,10 @@ class UnitEngine:
 
     def address(self, kind: PrivateKind) -> str:
         return self._sockets[kind]
+
+    def conf(self, kind: PrivateKind) -> str:
+        """clamscannerd-prepare.service writes it anew before each reload, and has the engine restarted for it."""
+        return self._confs[kind]
 
     def running(self) -> bool:
         """As far as we know: whoever connects finds it running, or has it started."""

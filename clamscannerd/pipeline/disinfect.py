@@ -77,7 +77,8 @@ class DisinfectTurn:
             async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.silence_s) as link:
                 self._link = link
                 size = jobs.engines.view().max_file_size
-                await link.send(ActJob(max_file_size=size, file_deadline_s=jobs.limits.file_deadline_s))
+                deadline_s, cpu_s = jobs.limits.file_deadline_s, jobs.limits.file_cpu_s
+                await link.send(ActJob(max_file_size=size, file_deadline_s=deadline_s, file_cpu_s=cpu_s))
                 await self._write_log_afresh()
                 while not jobs.stopping.is_set():
                     step = await self._store.next_step(self.task.id)

@@ -7,6 +7,7 @@ is killed: its user can stop it, and a file system can hang it.
 import array
 import contextlib
 import logging
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
@@ -14,7 +15,7 @@ from typing import Protocol
 import trio
 
 from clamscannerd import __version__
-from clamscannerd.errors import RemoteProtocolError, SpawnRefused, WorkerFailed, WorkerOutdated
+from clamscannerd.errors import RemoteProtocolError, SpawnRefused, WorkerFailed, WorkerOutdated, WorkerSpent
 from clamscannerd.model import Account
 from clamscannerd.worker.messages import (
     MAX_MESSAGE_BYTES,
@@ -29,6 +30,7 @@ from clamscannerd.worker.messages import (
 
 log = logging.getLogger(__name__)
 
+_SPENT = f"signal {int(signal.SIGXCPU)}"  # how one ends that is over its limit (spawn.explain)
 _END_S = 1.0  # a worker whose channel is closed leaves in milliseconds; killing it is as safe as any crash
 
 
@@ -83,7 +85,8 @@ class WorkerLink:
         data = await self._packet(self._silence_s + further_s)
         if not data:
             how, _ = await self._end()
-            raise WorkerFailed(f"worker {self._process.pid} ended before its job: {how}")
+            kind = WorkerSpent if how.startswith(_SPENT) else WorkerFailed
+            raise kind(f"worker {self._process.pid} ended before its job: {how}")
         return self._decode(data)
 
     async def _packet(self, silence_s: float) -> bytes:

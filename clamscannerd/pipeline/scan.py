@@ -6,6 +6,7 @@ with what it had found looked at again first. Only the end of the whole walk is 
 """
 
 import logging
+import math
 import socket
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 import trio
 
 from clamscannerd import events
-from clamscannerd.errors import EngineLost, StateError, WorkerFailed
+from clamscannerd.errors import EngineLost, StateError, WorkerFailed, WorkerSpent
 from clamscannerd.model import Account, Finding, FindingState, Frozen, Scan, ScanState
 from clamscannerd.pipeline.engineview import EngineState, EngineView
 from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, one_of, open_worker, pause_s
@@ -61,6 +62,7 @@ class ScanLimits(Frozen, frozen=True, kw_only=True):
     file_deadline_s: float
     retries: int
     max_skipped: int
+    file_cpu_s: float = math.inf
     excludes: tuple[bytes, ...] = ()  # relative to the home; a user's own daemon leaves out its state
 
 
@@ -119,6 +121,10 @@ class ScanJobs:
                     return await _Attempt(self, live, account).run(lock_fd)
                 except HomeUnusable as error:
                     return ScanState.FAILED, f"cannot scan: {error}"
+                except WorkerSpent as error:
+                    who = events.about(account.uid, scan=live.scan.id)
+                    log.warning("scan %d: %s", live.scan.id, error, extra=who)
+                    return ScanState.FAILED, "cannot finish the scan: it used up its processor time (scans.job_cpu_s)"
                 except WorkerFailed as error:
                     attempt += 1
                     who = events.about(account.uid, scan=live.scan.id)
@@ -184,6 +190,7 @@ class _Attempt:
             max_file_size=engine.max_file_size,
             clean_allowed=engine.signatures,
             file_deadline_s=jobs.limits.file_deadline_s,
+            file_cpu_s=jobs.limits.file_cpu_s,
             max_skipped=jobs.limits.max_skipped,
             fds=1,
         )
@@ -235,7 +242,9 @@ class _Attempt:
                     NewFinding(path=f.path, identity=f.identity, signature=f.signature, mailbox=f.mailbox)
                     for f in reply.files
                 ]
-                for finding in await self._store.add_findings(scan_id, new, time.time()):
+                added = await self._store.add_findings(scan_id, new, time.time())
+                self._live.found += len(added)
+                for finding in added:
                     if finding.path not in self._live.infected:
                         self._live.infected[finding.path] = None
                         self._tell(finding)

@@ -35,6 +35,7 @@ class TaskLimits(Frozen, frozen=True, kw_only=True):
     silence_s: float
     file_deadline_s: float
     retries: int
+    file_cpu_s: float = math.inf
 
 
 class Turn(Protocol):

@@ -12,9 +12,11 @@ from msgspec import Meta
 from clamscannerd import __version__
 from clamscannerd.model import Account
 from clamscannerd.rpc.access import Rule
+from clamscannerd.rpc.discover import document
 from clamscannerd.rpc.table import Call, Method, Methods, table
-from clamscannerd.service import clamscanner, daemon, quarantine, scan, task
+from clamscannerd.service import clamscanner, daemon, history, quarantine, scan, task
 from clamscannerd.service.context import Context
+from clamscannerd.service.listening import KINDS, Kind, Listeners
 
 
 class NoParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +30,10 @@ class StartScan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class DisinfectFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     actions: dict[str, str]
     others: str | None = None
+
+
+class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kinds: list[Kind] | None = None
 
 
 class CheckDisinfectionStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,6 +63,22 @@ class RestoreItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 class DeleteItems(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ids: list[Id]
+
+
+class ListScans(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    limit: Limit = 100
+    offset: Offset = 0
+
+
+class GetScan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    scan_id: Id
+    limit: Limit = 1_000
+    offset: Offset = 0
+
+
+class ListAccounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    limit: Limit = 100
+    offset: Offset = 0
 
 
 class ListTasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,14 +123,32 @@ def build(context: Context) -> Methods:
     async def cancel_scan(call: Call, _: NoParams) -> object:
         return await scan.cancel(context, await context.entry(call.peer.uid, call.user))
 
+    listeners = Listeners(context)
+
+    async def subscribe(call: Call, params: Subscribe) -> object:
+        account = (await context.entry(call.peer.uid, call.user)).account
+        kinds = frozenset(params.kinds if params.kinds is not None else KINDS)
+        return listeners.begin(account, kinds, call.connection_id, call.push)
+
     async def reload(_call: Call, _: NoParams) -> object:
         return await daemon.reload(context)
+
+    async def health(call: Call, _: NoParams) -> object:
+        everybody = call.is_admin and call.user is None
+        return await daemon.health(context, call.peer.uid, call.user, everybody=everybody)
 
     async def version(_call: Call, _: NoParams) -> object:
         return {"version": __version__}
 
+    described: list[msgspec.Raw] = []  # made when somebody asks, and kept: it is the same for as long as we run
+
+    async def discover(_call: Call, _: NoParams) -> object:
+        if not described:
+            described.append(msgspec.Raw(msgspec.json.encode(document(methods))))
+        return described[0]
+
     own = Rule.SELF
-    return table(
+    methods = table(
         Method(name="ClamScanner.get_scan_paths", params=NoParams, rule=own, handler=get_scan_paths),
         Method(name="ClamScanner.start_scan", params=StartScan, rule=own, handler=start_scan),
         Method(name="ClamScanner.get_scan_status", params=NoParams, rule=own, handler=get_scan_status),
@@ -121,11 +161,39 @@ def build(context: Context) -> Methods:
             handler=check_disinfection_status,
         ),
         Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel_scan),
+        *_history(context),
         *_vault(context),
         *_tasks(context),
+        Method(name="Events.subscribe", params=Subscribe, rule=own, handler=subscribe),
+        Method(name="Daemon.health", params=NoParams, rule=own, handler=health),
         Method(name="Daemon.reload", params=NoParams, rule=Rule.ADMIN, handler=reload),
         Method(name="Daemon.version", params=NoParams, rule=Rule.ANYONE, handler=version),
+        Method(name="rpc.discover", params=NoParams, rule=Rule.ANYONE, handler=discover),
     )
+    return methods
+
+
+def _history(context: Context) -> list[Method]:
+    """Scan.list, Scan.get, Account.*"""
+
+    async def account_of(call: Call) -> Account:
+        return (await context.entry(call.peer.uid, call.user)).account
+
+    async def list_scans(call: Call, params: ListScans) -> object:
+        return await history.list_scans(context, await account_of(call), params.limit, params.offset)
+
+    async def get_scan(call: Call, params: GetScan) -> object:
+        return await history.get_scan(context, await account_of(call), params.scan_id, params.limit, params.offset)
+
+    async def list_accounts(_call: Call, params: ListAccounts) -> object:
+        return await history.list_accounts(context, params.limit, params.offset)
+
+    own = Rule.SELF
+    return [
+        Method(name="Scan.list", params=ListScans, rule=own, handler=list_scans),
+        Method(name="Scan.get", params=GetScan, rule=own, handler=get_scan),
+        Method(name="Account.list", params=ListAccounts, rule=Rule.ADMIN, handler=list_accounts),
+    ]
 
 
 def _vault(context: Context) -> list[Method]:

@@ -39,7 +39,7 @@ from clamscannerd.errors import (
 from clamscannerd.model import Peer
 from clamscannerd.rpc import jsonrpc
 from clamscannerd.rpc.access import ROOT_UID, decide
-from clamscannerd.rpc.table import Call, Methods, bind, find, names_user
+from clamscannerd.rpc.table import Call, Methods, Stream, bind, find, names_user
 from clamscannerd.rpc.unsent import Held, Unsent
 from clamscannerd.rpc.wire import Wire, WireLimits
 
@@ -114,6 +114,8 @@ class _Client(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     peer: Peer
     usage: _Usage
+    streams: list[Stream]
+    """Asked for on this connection, and not begun yet."""
 
 
 class Server:
@@ -221,7 +223,7 @@ class Server:
         usage.connections += 1
         self._connections += 1
         self._connections_total += 1
-        client = _Client(id=self._connections_total, peer=peer, usage=usage)
+        client = _Client(id=self._connections_total, peer=peer, usage=usage, streams=[])
         clients.start_soon(self._serve_client, sock, client)
 
     def _connection_problem(self, uid: int) -> str:
@@ -245,7 +247,9 @@ class Server:
 
         async def talk() -> None:
             stream, limits, heavy = trio.SocketStream(sock), self.limits.wire(), client.usage.heavy
-            wire = Wire(stream, limits, answer=answer, hold=hold, note_busy=self._note_busy, heavy=heavy)
+            wire = Wire(
+                *(stream, limits, client.streams), answer=answer, hold=hold, note_busy=self._note_busy, heavy=heavy
+            )
             ended = False
             try:
                 await wire.run()
@@ -333,7 +337,13 @@ class Server:
             admins = self._admins()
             decision = decide(client.peer, method.rule, admins=admins, user_named=names_user(params))
             user, values = bind(method, params)
-            call = Call(peer=client.peer, connection_id=client.id, user=user, is_admin=decision.is_admin)
+            call = Call(
+                peer=client.peer,
+                connection_id=client.id,
+                user=user,
+                is_admin=decision.is_admin,
+                push=client.streams.append,
+            )
             return await method.handler(call, values)
 
     @contextmanager

@@ -32,6 +32,17 @@ class UnknownMethod(CallError):
     kind = "unknown_method"
 
 
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """A notification to a client that asked for them."""
+
+    method: str
+    params: dict[str, object]
+
+
+Stream = Callable[[Callable[[Notice], Awaitable[None]]], Awaitable[None]]
+"""Writes to one connection for as long as it lasts, by what it is given: that returns when the notice is written."""
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Who calls, and for whom: handlers get this and the typed parameters."""
 
@@ -41,6 +52,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None
     """The account that an administrator named; None: the peer's own."""
     is_admin: bool
+    push: Callable[[Stream], None]
+    """Begin a stream on this connection, once this call is answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

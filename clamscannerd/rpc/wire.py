@@ -6,6 +6,9 @@ its own socket buffer. When the client has shut down its writing side, what it a
 that vanished is only noticed when it is written to: no call is ever cancelled because of its client, as a call half
 done is worse than one whose answer nobody reads.
 
+A call may begin a stream of notifications. Such a connection is never idle, and it lasts when the client has shut down
+its writing side, as `printf ... | nc` does; that it is gone is seen at the next write, or looked for now and then.
+
 A line that was read is dropped before its answer is written, so that a client that does not read holds no megabytes.
 Rejected: answers in the order of the lines (a slow call would delay a poll), a queue and a task for writing (a lock
 does, and the one who writes knows that it was written).
@@ -14,6 +17,7 @@ does, and the one who writes knows that it was written).
 import contextlib
 import math
 import os
+import select
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -21,6 +25,7 @@ import trio
 
 from clamscannerd.errors import CallError, TimedOut
 from clamscannerd.rpc import jsonrpc
+from clamscannerd.rpc.table import Notice, Stream
 from clamscannerd.rpc.unsent import Held
 
 CHUNK_BYTES = 16 << 10
@@ -37,6 +42,9 @@ LINGER_S = 1.0
 
 LINGER_BYTES = 16 << 20
 
+GONE_S = 15.0
+"""A client of a stream that has shut down its writing side may be gone: looked for so often while nothing is said."""
+
 Answer = Callable[[jsonrpc.Member | jsonrpc.Batch, Held], Awaitable[bytes | None]]
 
 
@@ -49,6 +57,10 @@ class WireLimits(msgspec.Struct, frozen=True, kw_only=True):
     write_timeout_s: float
 
 
+class _Gone(Exception):
+    """Nothing can be written any more."""
+
+
 class Wire:
     """`answer` makes a line's answer, or None for none; what it holds in `hold`'s value is let go when that is written.
     `note_busy` hears +1 and -1 around each line."""
@@ -57,6 +69,7 @@ class Wire:
         self,
         stream: trio.SocketStream,
         limits: WireLimits,
+        streams: list[Stream],
         *,
         answer: Answer,
         hold: Callable[[], Held],
@@ -65,6 +78,9 @@ class Wire:
     ) -> None:
         self._stream = stream
         self._limits = limits
+        self._streams = streams  # asked for by calls, and begun when those are answered
+        self._streaming = 0
+        self._stream_ended = trio.Event()
         self._answer = answer
         self._hold = hold
         self._note_busy = note_busy
@@ -81,8 +97,13 @@ class Wire:
 
     async def run(self) -> None:
         """Until the client has left and every line is answered. The caller closes the socket."""
-        async with trio.open_nursery() as lines:
-            await self._read(lines)
+        async with trio.open_nursery() as streams:
+            async with trio.open_nursery() as lines:
+                await self._read(lines, streams)
+            while self._streaming and not (self._broken or self._refused or self._is_gone()):
+                with trio.move_on_after(GONE_S):
+                    await self._stream_ended.wait()
+            streams.cancel_scope.cancel()
         if self._refused and not self._broken:
             await self._linger()
 
@@ -92,7 +113,7 @@ class Wire:
             with contextlib.suppress(OSError):  # it is gone, or full
                 os.write(self._stream.socket.fileno(), line)
 
-    async def _read(self, lines: trio.Nursery) -> None:
+    async def _read(self, lines: trio.Nursery, streams: trio.Nursery) -> None:
         while not self._broken:
             chunk = await self._receive()
             if chunk is None:
@@ -106,7 +127,7 @@ class Wire:
                     return
                 await self._slots.acquire()
                 self._begin_line()
-                lines.start_soon(self._line, event)
+                lines.start_soon(self._line, event, streams)
                 del event
             if not chunk:
                 return
@@ -136,7 +157,7 @@ class Wire:
         """How long the next byte may take. Called whenever one of the three conditions may have changed."""
         if self._line_began is not None:
             self._reading.deadline = self._line_began + self._limits.line_timeout_s
-        elif self._busy:
+        elif self._busy or self._streaming:
             self._reading.deadline = math.inf
         else:
             self._reading.deadline = trio.current_time() + self._limits.idle_timeout_s
@@ -159,19 +180,43 @@ class Wire:
         self._busy += 1
         self._note_busy(+1)
 
-    async def _line(self, event: jsonrpc.Member | jsonrpc.Batch) -> None:
+    async def _line(self, event: jsonrpc.Member | jsonrpc.Batch, streams: trio.Nursery) -> None:
         held = self._hold()
         try:
             answer = await self._answer(event, held)
             del event
             if answer is not None:
                 await self._send(answer)
+            while self._streams:
+                self._streaming += 1
+                streams.start_soon(self._push, self._streams.pop())
         finally:
             held.release()
             self._busy -= 1
             self._slots.release()
             self._rearm()
             self._note_busy(-1)
+
+    async def _push(self, stream: Stream) -> None:
+        try:
+            with contextlib.suppress(_Gone):
+                await stream(self._say)
+        finally:
+            self._streaming -= 1
+            self._stream_ended.set()
+            self._stream_ended = trio.Event()
+            self._rearm()
+
+    async def _say(self, notice: Notice) -> None:
+        await self._send(jsonrpc.encode_notification(notice.method, notice.params))
+        if self._broken:
+            raise _Gone
+
+    def _is_gone(self) -> bool:
+        """Both sides are shut down; one alone is a client that has asked all it wanted."""
+        poll = select.poll()
+        poll.register(self._stream.socket.fileno(), 0)  # POLLHUP and POLLERR are always told
+        return bool(poll.poll(0))
 
     async def _refuse(self, error: jsonrpc.Error) -> None:
         self._refused = True

@@ -91,6 +91,18 @@ class Accounts:
 
         return await self._in_time(work)
 
+    async def homes(self) -> list[bytes]:
+        """Of all who may be served, as far as passwd lists them: LDAP may choose not to. Raises TimedOut."""
+
+        def work() -> list[bytes]:
+            entries = pwd.getpwall()
+            if self._only_uid is not None:
+                return [os.fsencode(entry.pw_dir) for entry in entries if entry.pw_uid == self._only_uid]
+            served = (entry for entry in entries if entry.pw_uid >= self.min_uid and entry.pw_uid != _NOBODY)
+            return [os.fsencode(entry.pw_dir) for entry in served]
+
+        return await self._in_time(work)
+
     async def _in_time(self, work: Callable[[], T]) -> T:
         try:
             with trio.fail_after(self.timeout_s):

@@ -19,7 +19,7 @@ from clamscannerd.service.envelope import Answer, done, refused
 from clamscannerd.service.scan_types import ScanType, permitted
 from clamscannerd.service.selection import select
 from clamscannerd.service.status import NO_SIGNATURES, mail_shown, shown, status_of, warnings_of
-from clamscannerd.state.live import LISTED
+from clamscannerd.state.live import LISTED, LiveScan
 
 MAX_DETAILS = 10_000
 """Records in one answer of check_disinfection_status."""
@@ -56,7 +56,10 @@ async def start_scan(context: Context, entry: Entry, asked_by: int, scan_type: s
     away_s = time.time() - engine.since
     if engine.kind == "lost" and away_s > context.settings.lost_after_s:
         return refused(func, f"cannot start the scan: no engine for {away_s:.0f} s: {engine.reason}")
+    if why := context.suspended(entry.account.uid):
+        return refused(func, f"cannot start the scan: {why}")
     try:
+        await context.need_room("start the scan")
         if not await _present(context, entry.account, kinds, need_one=True):
             names = ", ".join(to_wire(path) for path in kinds[0].paths)
             return refused(func, f"cannot start the scan: there is no directory {names} in the home directory")
@@ -64,7 +67,7 @@ async def start_scan(context: Context, entry: Entry, asked_by: int, scan_type: s
     except (Refused, WorkerFailed, SpawnRefused) as error:
         text = str(error)
         return refused(func, text if text.startswith("cannot start") else f"cannot start the scan: {text}")
-    context.jobs.wake()
+    context.queued(entry.account)
     warnings = []
     if engine.kind != "ready":
         warnings.append(f"the scan waits for the engine: {engine.reason or engine.kind}")
@@ -79,24 +82,39 @@ async def get_scan_status(context: Context, entry: Entry) -> Answer:
     account = entry.account
     live = context.live.scan_of(account.uid, account.name)
     if live is not None:
-        data = status_of(
-            live.scan,
-            home=account.home,
-            current=live.current,
-            infected=list(islice(live.infected, LISTED)),
-            kept=len(live.infected),
-            queue_position=0,
-            files_per_second=live.files_per_second(),
-            eta_seconds=live.eta_seconds(),
-        )
-        return done("get_scan_status", data, warnings_of(live.scan, len(live.infected)))
+        return done("get_scan_status", *_live_status(account, live))
     scan = await context.store.latest_scan(account.uid, account.name)
     if scan is None:
         return refused("get_scan_status", f"cannot show a scan: {NO_SCAN}")
-    return await _stored_status(context, account, scan)
+    return done("get_scan_status", *await _stored_status(context, account, scan))
 
 
-async def _stored_status(context: Context, account: Account, scan: Scan) -> Answer:
+async def scan_status(context: Context, account: Account, scan: Scan) -> dict[str, object]:
+    """The fields of get_scan_status for any scan of the account, with `warnings`, without the list of files."""
+    live = context.live.scan_of(account.uid, account.name)
+    if live is not None and live.scan.id == scan.id:
+        data, warnings = _live_status(account, live)
+    else:
+        data, warnings = await _stored_status(context, account, scan)
+    del data["infected_files"]
+    return {**data, "warnings": warnings}
+
+
+def _live_status(account: Account, live: LiveScan) -> tuple[dict[str, object], list[str]]:
+    data = status_of(
+        live.scan,
+        home=account.home,
+        current=live.current,
+        infected=list(islice(live.infected, LISTED)),
+        kept=len(live.infected),
+        queue_position=0,
+        files_per_second=live.files_per_second(),
+        eta_seconds=live.eta_seconds(),
+    )
+    return data, warnings_of(live.scan, len(live.infected))
+
+
+async def _stored_status(context: Context, account: Account, scan: Scan) -> tuple[dict[str, object], list[str]]:
     kept, first = await context.store.found_paths(scan.id, LISTED)
     waits = scan.state in (ScanState.QUEUED, ScanState.PAUSED)
     data = status_of(
@@ -109,7 +127,7 @@ async def _stored_status(context: Context, account: Account, scan: Scan) -> Answ
         files_per_second=_overall_rate(scan),
         eta_seconds=None if waits else 0,
     )
-    return done("get_scan_status", data, warnings_of(scan, kept))
+    return data, warnings_of(scan, kept)
 
 
 def _overall_rate(scan: Scan) -> float:
@@ -161,15 +179,18 @@ async def _disinfect_files(
     scan = await context.store.latest_scan(account.uid, account.name)
     if scan is None:
         return refused(func, f"cannot disinfect: {NO_SCAN}")
+    if why := context.suspended(account.uid):
+        return refused(func, f"cannot start the disinfection: {why}")
     if scan.state not in SCAN_ENDED:  # its list is not whole yet: what is missing on it would be called unknown
         return refused(func, f"cannot disinfect: a scan of this account is already {scan.state.value}")
     findings = await context.store.standing_findings(account.uid, account.name)
     try:
+        await context.need_room("disinfect")
         chosen = select(account.home, findings, actions, others)
         task = await context.store.add_task(account, scan.id, chosen.steps, asked_by, time.time())
     except Refused as error:
         return refused(func, str(error))
-    context.jobs.wake()
+    context.queued(account)
     return done(func, {"log": _log_path(account), "task_id": task.public_id}, chosen.warnings)
 
 

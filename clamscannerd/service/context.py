@@ -3,11 +3,12 @@
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Literal, Protocol
 
 import trio
 
-from clamscannerd.model import Account, EngineInfo, Frozen, Scan
+from clamscannerd.errors import Refused
+from clamscannerd.model import Account, Check, EngineInfo, Frozen, Scan
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.scan_types import ScanType
 from clamscannerd.state.live import Live
@@ -46,6 +47,7 @@ class Jobs(Protocol):
 class Settings(Frozen, frozen=True, kw_only=True):
     scan_types: Mapping[str, ScanType]
     lost_after_s: float
+    min_free_bytes: int
 
 
 class Context:
@@ -63,6 +65,8 @@ class Context:
         probe: Callable[[Account, tuple[bytes, ...]], Awaitable[tuple[bool, ...]]],
         settings: Settings,
         reload: Callable[[], Awaitable[list[str]]],
+        health: Callable[[Account | Literal["all"] | None], Awaitable[list[Check]]],
+        suspended: Callable[[int], str] = lambda _: "",
     ) -> None:
         self.store = store
         self.vault = vault
@@ -71,8 +75,11 @@ class Context:
         self.accounts = accounts
         self.engine = engine
         self.settings = settings
+        self.suspended = suspended  # uid -> why nothing can be started for it now, or ""
         self.reload = reload
         """Read the configuration again; the keys whose change waits for a new start. Raises ConfigError."""
+        self.health = health
+        """What is right and what is not, the worst first; of homes: an account's, everybody's, nobody's."""
         self.verifying: set[tuple[int, str] | None] = set()  # accounts whose contents are being read; None: all
         self.verify_slots = trio.CapacityLimiter(_VERIFIES)
         self._probe = probe
@@ -80,6 +87,11 @@ class Context:
         self._probing: dict[int, trio.Lock] = {}
         self._seen: dict[int, tuple[float, bytes, dict[bytes, bool]]] = {}
         self._heavy: dict[int, trio.Lock] = {}
+
+    def queued(self, account: Account) -> None:
+        """A job of the account waits for its turn."""
+        self.jobs.wake()
+        self.live.touch(account.uid, account.name)
 
     async def entry(self, peer_uid: int, user: str | None) -> Entry:
         """The account that a call is for: the peer's own, or the one an administrator named."""
@@ -103,6 +115,15 @@ class Context:
     def _lately_seen(self, account: Account) -> dict[bytes, bool]:
         when, home, seen = self._seen.get(account.uid, (-math.inf, b"", {}))
         return seen if home == account.home and trio.current_time() - when < _SEEN_S else {}
+
+    async def need_room(self, verb: str) -> None:
+        """Before a job is made durable. Refused: it would find a full disk in its middle, and come to a stand there."""
+        free, least = await self.store.free_bytes(), self.settings.min_free_bytes
+        if free < least:
+            raise Refused(
+                f"cannot {verb}: the file system of the daemon's state is full: {free >> 20} MiB are free,"
+                f" and {least >> 20} MiB are needed"
+            )
 
     def heavy(self, uid: int) -> AbstractAsyncContextManager[None]:
         """Around what reads all findings of an account: the database's readers stand in one line, and so an account

@@ -141,8 +141,11 @@ async def restore(
     """Make the task durable and answer its id."""
     _check_ids("restore", ids)
     directory = None if to is None else directory_of(account.home, to)
+    await context.need_room("restore")
+    if why := context.suspended(account.uid):
+        raise Refused(f"cannot start the restore: {why}")
     task = await context.store.add_restore(account, ids, directory, force=force, asked_by=asked_by, now=time.time())
-    context.jobs.wake()
+    context.queued(account)
     return {"task_id": task.public_id}
 
 

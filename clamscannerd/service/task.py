@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from clamscannerd.errors import NotFound
+from clamscannerd.errors import NotFound, Refused
 from clamscannerd.model import Account, Task, TaskState
 from clamscannerd.service.context import Context
 
@@ -40,8 +40,11 @@ class TaskWhole(TaskShown, frozen=True, kw_only=True):
 
 async def undo(context: Context, account: Account, asked_by: int, task_id: str, *, force: bool) -> dict[str, str]:
     """Put back all that a disinfection took away. Makes the task durable and answers its id."""
+    await context.need_room("undo the task")
+    if why := context.suspended(account.uid):
+        raise Refused(f"cannot start the undo: {why}")
     task = await context.store.add_undo(account, task_id, force=force, asked_by=asked_by, now=time.time())
-    context.jobs.wake()
+    context.queued(account)
     return {"task_id": task.public_id}
 
 

@@ -25,6 +25,7 @@ class LiveScan:
         self.begun = False  # `running` in the database
         self.current = b""
         self.infected: dict[bytes, None] = {}  # an ordered set, at most the findings kept per scan
+        self.found = 0  # findings that were committed under it, again and again those of a scan that started over
         self._samples: list[tuple[float, int]] = []
 
     @property
@@ -88,15 +89,30 @@ class Live:
 
     def __init__(self) -> None:
         self._scans: dict[tuple[int, str], LiveScan] = {}
+        self._changed: dict[tuple[int, str], trio.Event] = {}  # of accounts that somebody listens to
 
     def scan_of(self, uid: int, name: str) -> LiveScan | None:
         return self._scans.get((uid, name))
 
     def add(self, live: LiveScan) -> None:
         self._scans[live.scan.uid, live.scan.name] = live
+        self.touch(live.scan.uid, live.scan.name)
 
     def remove(self, live: LiveScan) -> None:
         self._scans.pop((live.scan.uid, live.scan.name), None)
+        self.touch(live.scan.uid, live.scan.name)
+
+    def changed(self, uid: int, name: str) -> trio.Event:
+        """Set when a job of the account is queued, starts or ends next, or an engine comes or goes."""
+        return self._changed.setdefault((uid, name), trio.Event())
+
+    def touch(self, uid: int, name: str) -> None:
+        if (changed := self._changed.pop((uid, name), None)) is not None:
+            changed.set()
+
+    def touch_all(self) -> None:
+        for key in list(self._changed):
+            self.touch(*key)
 
     def __len__(self) -> int:
         return len(self._scans)

@@ -9,6 +9,7 @@ outlives its daemon delays the next job of its own account, and no other's.
 
 A job that cannot be started, as no process can be made or the disk is full, is tried again for ever: what was
 acknowledged is not given up for a trouble of the machine's. That there are such is `statistics().stuck`, for STATUS.
+So are those of an account whose workers hang in the kernel (spawn.py); they take no place that another could have.
 """
 
 import fcntl
@@ -31,7 +32,7 @@ from clamscannerd.state.store import Job, Store
 log = logging.getLogger(__name__)
 
 _LOCKED_S = 1.0  # until a busy account is looked at again: its old worker leaves at once when it reads EOF
-_TROUBLE_S = 30.0  # after a failed look-up of an account, or a fault in a job
+_TROUBLE_S = 10.0  # after a failed look-up of an account, or a fault in a job; a full disk is soon noticed to be none
 _MISSED_S = 60.0  # after a look-up that found no such account
 _MAX_FAULTS = 3  # unexpected exceptions of one job before it is ended as failed
 
@@ -96,6 +97,7 @@ class Runner:
         resolve: Resolve,
         engine_ready: Callable[[], bool],
         gone_after_s: float,
+        suspended: Callable[[int], str] = lambda _: "",
     ) -> None:
         self.slots = slots  # replaced by a reload
         self.gone_after_s = gone_after_s  # likewise
@@ -106,9 +108,11 @@ class Runner:
         self._fail_task = fail_task
         self._resolve = resolve
         self._engine_ready = engine_ready
+        self._suspended = suspended  # uid -> why nothing starts for it now, or ""
         self._running: dict[tuple[int, str], _Running] = {}
         self._not_before: dict[tuple[str, int], float] = {}
         self._faults: dict[tuple[str, int], int] = {}
+        self._locked: dict[tuple[str, int], float] = {}  # since when the account's lock is not to be had
         self._missed: dict[tuple[str, int], float] = {}  # since when passwd does not know the account
         self._cancels: dict[int, trio.Event] = {}  # scans being cancelled: none of them starts meanwhile
         self._waiting = 0
@@ -117,6 +121,7 @@ class Runner:
         self.outdated = trio.Event()
         """Another version than this one is installed: no job starts any more, and a new start is what helps."""
         self.changed: Callable[[], None] = lambda: None  # called when statistics() may be others
+        self.moved: Callable[[int, str], None] = lambda _uid, _name: None  # called when a job of an account ended
         self._changed = trio.Event()
         self._ended = trio.Event()  # a job ended
 
@@ -156,6 +161,7 @@ class Runner:
         finally:
             del self._cancels[scan.id]
             over.set()
+            self.moved(scan.uid, scan.name)
             self.wake()
 
     def statistics(self) -> RunnerStatistics:
@@ -209,6 +215,9 @@ class Runner:
                 continue
             if self._stopping or not self._has_room(job.kind):
                 continue
+            if why := self._suspended(job.uid):
+                self._note_stuck(job, f"cannot start a worker for {job.name}: {why}")
+                continue
             running = _Running(job)
             self._running[job.uid, job.name] = running
             nursery.start_soon(self._contain, running)
@@ -239,6 +248,7 @@ class Runner:
             running.ended.set()
             self._ended.set()
             self._ended = trio.Event()
+            self.moved(job.uid, job.name)
             self.wake()
 
     async def _try(self, job: Job, body: Callable[[], Awaitable[None]]) -> _How:
@@ -254,7 +264,8 @@ class Runner:
             return _How.LATER
         except (SpawnRefused, StateError) as error:  # no fork, a full disk, somebody's lock: it may pass
             self._note_stuck(job, str(error))
-            self._put_off(job, _TROUBLE_S)
+            if not self._suspended(job.uid):  # else there is a wake-up
+                self._put_off(job, _TROUBLE_S)
             return _How.LATER
         except Exception:
             log.exception("%s: unexpected fault", what)
@@ -268,7 +279,7 @@ class Runner:
         before = self._stuck.get(key)
         if before is None or before.why != why:
             extra = events.about(job.uid)
-            log.error("%s %d of uid %d waits, and is tried every %g s: %s", *key, job.uid, _TROUBLE_S, why, extra=extra)
+            log.error("%s %d of uid %d waits, and is tried again and again: %s", *key, job.uid, why, extra=extra)
         self._stuck[key] = _Stuck(since=before.since if before else time.time(), why=why)
 
     async def _queue_again(self, job: Job) -> None:
@@ -322,8 +333,11 @@ class Runner:
         self._missed.pop(key, None)
         lock_fd = self._lock(job.uid)
         if lock_fd is None:
+            if trio.current_time() > self._locked.setdefault(key, trio.current_time()) + _TROUBLE_S:
+                raise SpawnRefused(f"cannot start a worker for {job.name}: one of an earlier job does not end")
             self._put_off(job, _LOCKED_S)
             return
+        self._locked.pop(key, None)
         try:
             self._not_before.pop(key, None)
             if job.kind == "scan":
@@ -350,8 +364,11 @@ class Runner:
         del self._missed[key]
 
     def _lock(self, uid: int) -> int | None:
-        """The account's lock, or None while an old worker holds it."""
-        fd = os.open(self._locks / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        """The account's lock, or None while an old worker holds it. StateError: no fd is left, a full disk."""
+        try:
+            fd = os.open(self._locks / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise StateError(f"cannot open the lock of uid {uid}: {error.strerror}") from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -35,8 +35,8 @@ from clamscannerd.model import (
     Task,
 )
 from clamscannerd.state import store_groups, store_items, store_mail, store_scans, store_tasks
-from clamscannerd.state.restore_store import RestoreStore
-from clamscannerd.state.store_open import open_database, ping, verify
+from clamscannerd.state.history_store import HistoryStore
+from clamscannerd.state.store_open import free_bytes, open_database, ping, verify
 from clamscannerd.state.store_values import (
     Caps,
     FileMeta,
@@ -84,7 +84,7 @@ async def open_store(directory: Path, limits: StoreLimits, stop: Stop | None = N
             await database.close()
 
 
-class Store(RestoreStore):
+class Store(HistoryStore):
     """Made by open_store()."""
 
     # --- the whole
@@ -96,6 +96,10 @@ class Store(RestoreStore):
     async def verify(self) -> None:
         """Check every page, however large the file, while others go on. Raises StateError naming the file."""
         await trio.to_thread.run_sync(verify, self._db.path)
+
+    async def free_bytes(self) -> int:
+        """What the file system of the directory has left for us. Raises StateError."""
+        return await trio.to_thread.run_sync(free_bytes, self._db.path.parent)
 
     def statistics(self) -> Statistics:
         return Statistics(
@@ -164,6 +168,10 @@ class Store(RestoreStore):
     ) -> list[Finding]:
         """Of the latest scan what still stands, in the order found."""
         return await self._db.read(store_scans.standing, uid, name, limit, after_id)
+
+    async def standing_after(self, scan_id: int, after_id: int, limit: int) -> list[Finding]:
+        """Of one scan what still stands, in the order found."""
+        return await self._db.read(store_scans.standing_after, scan_id, after_id, limit)
 
     async def scan_findings(self, scan_id: int) -> list[Finding]:
         """All of one scan, whatever became of them."""

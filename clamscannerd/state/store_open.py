@@ -9,6 +9,7 @@ A transaction is never cut off half way: a cancelled call either has not begun, 
 
 After an I/O error or a sign of damage nothing more is read or written until the next start: what the kernel holds and
 what the disk holds may differ then, and a later fsync that works proves nothing about the earlier one that did not.
+The next start trusts no log that is left over: all that it holds is written anew, into the file, before anything else.
 
 Rejected: a pool of writers; `isolation_level` magic of the sqlite3 module (BEGIN and COMMIT are written out here);
 locking_mode=EXCLUSIVE as the guard against a second daemon (it forbids the reader, and tells nobody who has the lock).
@@ -28,6 +29,8 @@ import trio
 from clamscannerd.errors import StateError
 from clamscannerd.state import tasks
 from clamscannerd.state.schema import APPLICATION_ID, MIGRATIONS, VERSION
+from clamscannerd.state.store_wal import check_log
+from clamscannerd.state.vault_files import sync_directory
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -168,10 +171,14 @@ def open_database(directory: Path) -> Database:
         try:
             lock = _lock(directory)
             undo.callback(os.close, lock)
-            if not path.exists():
+            if path.exists():
+                check_log(path)
+            else:
                 _create(path)
             writer = undo.enter_context(contextlib.closing(_connect(path)))
             _accept(writer, path)
+            empty_log(writer, path)
+            sync_directory(directory)  # SQLite syncs the name of a new log, and does not look at how that went
             reader = undo.enter_context(contextlib.closing(_connect(path)))
             reader.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
@@ -219,11 +226,11 @@ def _create(path: Path) -> None:
     finally:
         connection.close()
     new.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        sync_directory(path.parent)
+    except OSError:
+        path.unlink()  # or the next start would take its name for one that is on disk
+        raise
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -262,6 +269,16 @@ def _accept(connection: sqlite3.Connection, path: Path) -> None:
         _migrate(connection, version)
 
 
+def empty_log(connection: sqlite3.Connection, path: Path) -> None:
+    """What a crash left in the log goes into the file, and is synced there.
+
+    After a sync that failed and a crash, the log may be whole in memory and have a hole on disk: what is appended
+    behind it would be lost with the power, however well its own sync went. Raises StateError, sqlite3.Error.
+    """
+    if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        raise StateError(f"cannot open state {path}: another program is reading it")
+
+
 def quick_check(connection: sqlite3.Connection, path: Path) -> None:
     """StateError if a page of the file is not what it should be."""
     answer = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -288,6 +305,15 @@ def verify(path: Path) -> None:
             connection.close()
     except sqlite3.Error as error:
         raise explain(path, "check", error) or error from error
+
+
+def free_bytes(directory: Path) -> int:
+    """What an account without privileges may still write. Raises StateError."""
+    try:
+        status = os.statvfs(directory)
+    except OSError as error:
+        raise StateError(f"cannot use state {directory}: {error.strerror}") from error
+    return status.f_bavail * status.f_frsize
 
 
 def ping(connection: sqlite3.Connection) -> None:

@@ -5,6 +5,7 @@ store_open.Database began. They never begin or end one.
 """
 
 import sqlite3
+import struct
 
 import msgspec
 
@@ -41,6 +42,19 @@ def clipped(text: str, limit: int = MESSAGE_MAX_CHARS) -> str:
 
 def to_json(value: object) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def record_line(record: object) -> bytes:
+    """JSON that is one line of printable text to everybody, not to JSON alone: a name may hold U+2028 and others that
+    end a line for some readers, controls of the terminal beyond ASCII, and what turns the direction of text."""
+    line = msgspec.json.encode(record)
+    text = line.decode()
+    return line if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text).encode()
+
+
+def _escaped(character: str) -> str:
+    """In UTF-16, as JSON escapes have it (RFC 8259, 7)."""
+    return "".join(f"\\u{unit:04x}" for (unit,) in struct.iter_unpack(">H", character.encode("utf-16-be")))
 
 
 def identity_values(identity: Identity) -> tuple[int, int, int, int, bytes]:

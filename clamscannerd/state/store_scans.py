@@ -268,6 +268,15 @@ def standing(c: sqlite3.Connection, uid: int, name: str, limit: int | None, afte
     return [finding_of(row) for row in rows]
 
 
+def standing_after(c: sqlite3.Connection, scan_id: int, after_id: int, limit: int) -> list[Finding]:
+    """Of one scan, in the order found."""
+    rows = c.execute(
+        "SELECT * FROM finding WHERE state = 'standing' AND scan = ? AND id > ? ORDER BY id LIMIT ?",
+        (scan_id, after_id, limit),
+    )
+    return [finding_of(row) for row in rows]
+
+
 def findings(c: sqlite3.Connection, scan_id: int) -> list[Finding]:
     """All of a scan, whatever became of them, in the order found."""
     return [finding_of(row) for row in c.execute("SELECT * FROM finding WHERE scan = ? ORDER BY id", (scan_id,))]

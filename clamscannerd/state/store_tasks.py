@@ -8,8 +8,6 @@ import secrets
 import sqlite3
 from collections.abc import Sequence
 
-import msgspec
-
 from clamscannerd.errors import LocalProtocolError
 from clamscannerd.model import Account, Action, FindingState, Outcome, Step, StepState, Task, TaskKind, TaskState
 from clamscannerd.state.store_rows import (
@@ -19,6 +17,7 @@ from clamscannerd.state.store_rows import (
     make_account,
     next_turn,
     only,
+    record_line,
     refuse_if_busy,
     step_of,
     task_of,
@@ -229,7 +228,7 @@ def append_all(
         record: dict[str, object] = {"type": record_type, "id": record_id, **body}
         if message is not None:
             record["message"] = message
-        rows.append((task_id, record_id, kind, msgspec.json.encode(record)))
+        rows.append((task_id, record_id, kind, record_line(record)))
     c.executemany("INSERT INTO record (task, id, kind, body) VALUES (?, ?, ?, ?)", rows)
     return [row[-1] for row in rows]
 

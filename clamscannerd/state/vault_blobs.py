@@ -14,8 +14,9 @@ from pathlib import Path
 
 from clamscannerd.errors import Refused, StateError
 from clamscannerd.state.store_items import shown
+from clamscannerd.state.store_open import empty_log
 from clamscannerd.state.store_values import SmallContent
-from clamscannerd.state.vault_files import NEUTRAL
+from clamscannerd.state.vault_files import NEUTRAL, sync_directory
 
 APPLICATION_ID = 0x43534342  # "CSCB"
 SMALL_BYTES = 64 << 10
@@ -43,15 +44,29 @@ class Blobs:
 
     def _connection(self) -> sqlite3.Connection:
         if self._opened is None:
+            is_new = not self._path.exists()
             connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            self._path.chmod(0o600)
-            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(_SCHEMA)
+            try:
+                self._path.chmod(0o600)
+                self._set_up(connection)
+            except BaseException as error:
+                connection.close()
+                if is_new:  # or the next look would take its name for one that is on disk
+                    self._path.unlink(missing_ok=True)
+                if isinstance(error, OSError):
+                    raise StateError(f"cannot open vault {self._path}: {error.strerror}") from error
+                raise
             self._opened = connection
         return self._opened
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        empty_log(connection, self._path)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(_SCHEMA)
+        sync_directory(self._path.parent)
 
     def put(self, contents: Iterable[SmallContent]) -> None:
         """All of them or none, on disk when this returns. Raises StateError; Refused: one is not what was found."""

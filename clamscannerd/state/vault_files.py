@@ -46,7 +46,11 @@ def make_directory(path: Path) -> None:
         path.mkdir(mode=0o700)
     except FileExistsError:
         return
-    sync_directory(path.parent)
+    try:
+        sync_directory(path.parent)
+    except OSError:
+        path.rmdir()  # or whoever finds it would take its name for one that is on disk
+        raise
 
 
 def remove(directory: Path, files: list[str]) -> None:

@@ -162,7 +162,9 @@ class _Cleansing:
             present = present or infected
             return infected
 
-        parts = BoxScan(self._step.path, os.dup(box.fd), self._engine.max_file_size, known)
+        parts = BoxScan(
+            self._step.path, os.dup(box.fd), self._engine.max_file_size, known, cpu_s=self._engine.file_cpu_s
+        )
         try:
             self._engine.survey.run(parts)
         finally:
@@ -303,7 +305,8 @@ class _Cleansing:
             if verdict is not Verdict.NOT_SCANNED or text != Reason.CHANGED:
                 return verdict, text
             messages = None  # mail keeps coming: all of them one by one, which nothing disturbs
-        parts = BoxScan(self._step.path, os.dup(box.fd), self._engine.max_file_size, messages=messages)
+        size, cpu_s = self._engine.max_file_size, self._engine.file_cpu_s
+        parts = BoxScan(self._step.path, os.dup(box.fd), size, messages=messages, cpu_s=cpu_s)
         try:
             self._engine.survey.run(parts)
         except EngineLost as error:

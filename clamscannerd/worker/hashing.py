@@ -1,11 +1,15 @@
 """SHA-256 and state of an open file, without moving its offset. [worker]"""
 
 import hashlib
+import math
 import os
+import time
+from collections.abc import Callable
 
 from clamscannerd.model import Identity, int64
 
 _BLOCK_BYTES = 256 * 1024  # larger blocks gain nothing and show in the worker's resident memory
+_LOOK_BYTES = 64 * _BLOCK_BYTES  # 16 MB: some 50 ms
 
 NO_SHA256 = bytes(32)
 """Of no content that anybody will find: whoever compares with it must ask the engine."""
@@ -18,13 +22,18 @@ def stamp(status: os.stat_result) -> Stamp:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def sha256_of(fd: int) -> bytes:
-    """Of the whole content, by pread: whoever shares the open file is not disturbed."""
+def sha256_of(fd: int, cpu_s: float = math.inf, meanwhile: Callable[[], object] = lambda: None) -> bytes:
+    """Of the whole content, by pread: whoever shares the open file is not disturbed. NO_SHA256 when it takes longer
+    than `cpu_s` of this thread's time. `meanwhile` is called now and then."""
     digest = hashlib.sha256()
-    offset = 0
+    offset, ends = 0, time.thread_time() + cpu_s
     while block := os.pread(fd, _BLOCK_BYTES, offset):
         digest.update(block)
         offset += len(block)
+        if offset % _LOOK_BYTES == 0:
+            meanwhile()
+            if time.thread_time() > ends:
+                return NO_SHA256
     return digest.digest()
 
 

@@ -63,6 +63,7 @@ class Locks:
         self._flock = fs_type != _NFS_SUPER_MAGIC
         self._fd = -1
         self._dotlock: tuple[int, int] | None = None  # device and inode of ours
+        self._temporary = b""  # its first name, while there is a file of that name
         self._touch = Clock(_TOUCH_S)
 
     def acquire(self, fd: int, wait_s: float) -> None:
@@ -93,6 +94,7 @@ class Locks:
             if self._fd < 0:
                 _ofd_lock(fd, fcntl.F_UNLCK)
                 self._remove_dotlock()
+                self._remove_temporary()
         return holder
 
     def _make_dotlock(self) -> bool:
@@ -103,6 +105,7 @@ class Locks:
             with contextlib.suppress(FileNotFoundError):  # left behind by a crash of this very step
                 os.unlink(temporary, dir_fd=self._dir_fd)
             lock = os.open(temporary, _LOCK_FLAGS | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=self._dir_fd)
+            self._temporary = temporary
             try:
                 os.write(lock, self._token)
                 made = os.fstat(lock)
@@ -112,8 +115,14 @@ class Locks:
         except FileExistsError:
             return False
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=self._dir_fd)
+            self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        """What fails here is tried again when the locks are given back: the lock itself holds without it."""
+        if self._temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary, dir_fd=self._dir_fd)
+                self._temporary = b""
 
     def _link(self, temporary: bytes, made: os.stat_result) -> bool:
         """Give the lock its name, if no other has it that counts."""
@@ -161,6 +170,7 @@ class Locks:
         if self._flock:
             fcntl.flock(fd, fcntl.LOCK_UN)
         _ofd_lock(fd, fcntl.F_UNLCK)
+        self._remove_temporary()
         if self._dotlock is not None:
             self._remove_dotlock()
             os.fsync(self._dir_fd)
@@ -170,6 +180,12 @@ class Locks:
         ours, self._dotlock = self._dotlock, None
         if ours is None:
             return
+        try:
+            self._unlink_if(ours)
+        except OSError:  # once more: one that stays keeps mail waiting
+            self._unlink_if(ours)
+
+    def _unlink_if(self, ours: tuple[int, int]) -> None:
         with contextlib.suppress(FileNotFoundError):
             status = os.stat(self._name, dir_fd=self._dir_fd, follow_symlinks=False)
             if (status.st_dev, status.st_ino) == ours:

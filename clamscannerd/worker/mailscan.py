@@ -5,8 +5,10 @@ to the engine as a sealed memfd, several in flight like files, through the same 
 HELD_BYTES, or one message. Used by a scan, and by a cleanse for what changed since.
 """
 
+import math
 import os
 import select
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -40,7 +42,8 @@ class MessageFlight(Flight):
 class BoxScan:
     """One mailbox being taken apart. Owns `fd` until `close`.
 
-    `known(message)`: True for a message that need not be scanned. `messages`: only these ranges of it.
+    `known(message)`: True for a message that need not be scanned. `messages`: only these ranges of it. `cpu_s`: what
+    it may cost of this process' own time, reading, copying and hashing; then the rest of it is left unread.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class BoxScan:
         max_message_size: int,
         known: Callable[[Message], bool] | None = None,
         messages: Iterator[Message | None] | None = None,
+        *,
+        cpu_s: float = math.inf,
     ) -> None:
         self.path = path
         self.fd = fd
@@ -59,6 +64,8 @@ class BoxScan:
         self.unscanned = 0
         self.why_unscanned = ""
         self.reading = True
+        self.spent = False  # it was over its time
+        self.left_s = self._cpu_s = cpu_s
         self._max_message_size = max_message_size
         self._known = known or (lambda _: False)
         self._messages = messages or messages_of(fd, os.fstat(fd).st_size)
@@ -81,6 +88,21 @@ class BoxScan:
 
     def next_flight(self) -> MessageFlight | None:
         """The next message worth sending; None: not now if `reading`, else none is left. OSError: it cannot be read."""
+        if self.left_s < 0:
+            self._leave_rest()
+            return None
+        began = time.thread_time()
+        try:
+            return self._look_on()
+        finally:
+            self.left_s -= time.thread_time() - began
+
+    def _leave_rest(self) -> None:
+        self.reading, self.spent, self._next = False, True, None
+        self.unscanned += 1
+        self.why_unscanned = f"the rest of it: its processor time of {self._cpu_s:g} s is used up"
+
+    def _look_on(self) -> MessageFlight | None:
         for _ in range(_BLOCKS_AT_ONCE):
             if self._next is None:
                 try:
@@ -120,7 +142,9 @@ class BoxScan:
             return
         self.total += 1
         if len(self.infected) < MAX_MESSAGES:
+            began = time.thread_time()
             told, sha256 = flight.message, sha256_of(flight.fd)
+            self.left_s -= time.thread_time() - began
             self.infected.append(found_message(told, sha256, text, number=told.number, start=told.start, end=told.end))
 
 
@@ -137,6 +161,15 @@ def found_message(told: Fields, sha256: bytes, signature: str, *, number: int, s
         signature=signature[:MAX_SIGNATURE],
         sha256=sha256,
     )
+
+
+class FileBox(BoxScan):
+    """A mailbox of a scan, with the flight that brought it here. `signature`: empty where the engine did not see it."""
+
+    def __init__(self, flight: Flight, signature: str, max_message_size: int, cpu_s: float) -> None:
+        super().__init__(flight.path, flight.fd, max_message_size, cpu_s=cpu_s)
+        self.flight = flight
+        self.signature = signature
 
 
 class Survey:
@@ -190,10 +223,17 @@ class Survey:
 class Engine:
     """What a cleanse needs of the engine; main.py gives it."""
 
-    def __init__(self, rescan: Callable[[int, bytes], tuple[Verdict, str]], survey: Survey, max_file_size: int) -> None:
+    def __init__(
+        self,
+        rescan: Callable[[int, bytes], tuple[Verdict, str]],
+        survey: Survey,
+        max_file_size: int,
+        file_cpu_s: float = math.inf,
+    ) -> None:
         self.rescan = rescan
         self.survey = survey
         self.max_file_size = max_file_size
+        self.file_cpu_s = file_cpu_s
 
 
 def settle(flight: Flight, verdict: Verdict, text: str) -> BoxScan:

@@ -110,7 +110,7 @@ def _act(channel: Channel, kernel: beneath.Kernel, home_fd: int, job: ActJob) ->
     actor = Actor(channel, kernel, home_fd, rescan)
     groups = Groups(channel, kernel, home_fd)
     session = functools.partial(_session_fd, channel)
-    engine = Engine(rescan, Survey(session, _SURVEY_WINDOW, job.file_deadline_s), job.max_file_size)
+    engine = Engine(rescan, Survey(session, _SURVEY_WINDOW, job.file_deadline_s), job.max_file_size, job.file_cpu_s)
     log = UserLog(home_fd)
     while True:
         command, _ = channel.receive()

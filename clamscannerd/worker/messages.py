@@ -18,6 +18,7 @@ Which messages are legal when:
     any job: worker Fault instead of its end
 """
 
+import math
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -73,6 +74,7 @@ class ScanJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_field
     file_deadline_s: float
     max_skipped: int
     fds: int
+    file_cpu_s: float = math.inf
 
 
 class Recheck(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -111,6 +113,7 @@ class ActJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields
 
     max_file_size: int
     file_deadline_s: float
+    file_cpu_s: float = math.inf
 
 
 class Act(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):

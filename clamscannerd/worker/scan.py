@@ -5,7 +5,8 @@ replies, report. A verdict "clean" or "infected" comes only from a parsed reply 
 here (architecture, rule 4); every other end of a file is a reason.
 
 A mailbox that is infected is taken apart (mailscan.py), its messages going through the same feed. So is one that is
-over the engine's limit: its messages are not. If none of them is infected it is still too big, and not clean.
+over the engine's limit: its messages are not. If none of them is infected it is still too big, and not clean. One that
+takes more than its share of processor time is left unread from there on, and is over a limit.
 """
 
 import os
@@ -25,7 +26,7 @@ from clamscannerd.worker.channel import Channel, Clock
 from clamscannerd.worker.feed import Feed, Flight
 from clamscannerd.worker.hashing import NO_SHA256, identity_of, sha256_of, stamp
 from clamscannerd.worker.mailfile import is_mailbox, lone_message
-from clamscannerd.worker.mailscan import BoxScan, MessageFlight, found_message, settle
+from clamscannerd.worker.mailscan import FileBox, MessageFlight, found_message, settle
 from clamscannerd.worker.messages import (
     Cancel,
     NeedSession,
@@ -42,6 +43,8 @@ from clamscannerd.worker.walk import Met, reason_for, sizes, walk
 _REPORT_S: Final = 0.2  # five reports a second are as fine as an eye can follow
 _OPEN_AHEAD: Final = 16  # files: few fds, and most of what more would gain
 _COUNT_SLICE: Final = 64  # entries counted between two looks at the engine: some 0.2 ms
+_HOLES: Final = 64  # bytes to one on the disk: 1 TiB of holes costs a quarter of an hour; compression gives 2 to 4
+_BLOCK_BYTES: Final = 512  # what st_blocks counts in
 
 
 class ScanRun:
@@ -66,22 +69,21 @@ class ScanRun:
         self._walking = True
         self._ready: deque[Flight] = deque()  # opened, not sent
         self._rechecks: deque[bytes] = deque()
-        self._boxes: deque[_Box] = deque()  # to be taken apart; the first is at work
-        self._open_boxes: set[_Box] = set()
+        self._boxes: deque[FileBox] = deque()  # to be taken apart; the first is at work
+        self._open_boxes: set[FileBox] = set()
         self._asked_for_session = False
         self._stop_reason: str | None = None
+        self._report = Clock(_REPORT_S)
 
     def run(self, fds: list[int]) -> Scanned:
         """Scan until the tree is done, the daemon cancels, or no engine is left."""
         self._take_recheck()
         self._adopt(fds)
-        report = Clock(_REPORT_S)
         try:
             while self._stop_reason is None and self._advance():
                 self._wait()
-                if report.due():
+                if self._tell():
                     self._feed.check_deadlines()
-                    self._tally.report()
         finally:
             self._feed.close()
             for flight in self._ready:
@@ -95,6 +97,12 @@ class ScanRun:
             self._tally.balance()
         self._tally.report()
         return Scanned(counts=self._tally.counts(), complete=complete, reason=self._stop_reason or "")
+
+    def _tell(self) -> bool:
+        """Report when it is time for it."""
+        if due := self._report.due():
+            self._tally.report()
+        return due
 
     def _take_recheck(self) -> None:
         """The list of what was found before precedes all else; it ends with `last`."""
@@ -174,19 +182,19 @@ class ScanRun:
 
     def _take_apart(self, flight: Flight, signature: str) -> None:
         """The file is closed when the mailbox is through. `signature`: empty where the engine did not see it."""
-        box = _Box(flight, signature, self._max_file_size)
+        box = FileBox(flight, signature, self._max_file_size, self._job.file_cpu_s)
         self._boxes.append(box)
         self._open_boxes.add(box)
 
-    def _box_ended(self, box: "_Box") -> None:
+    def _box_ended(self, box: FileBox) -> None:
         self._open_boxes.remove(box)
         flight = box.flight
         try:
             reported = bool(box.signature)
             if not reported and box.infected:
-                reported = self._found(flight, box.infected[0].signature, mailbox=True) is not None
+                reported = self._found(flight, box.infected[0].signature, box.left_s, mailbox=True) is not None
             elif not reported:
-                self._not_scanned(flight, Reason.TOO_BIG)
+                self._not_scanned(flight, Reason.LIMIT if box.spent else Reason.TOO_BIG)
             if reported:
                 in_order = sorted(box.infected, key=lambda one: one.number)
                 self._tally.found_messages(flight.path, in_order, box.total, box.count)
@@ -239,9 +247,12 @@ class ScanRun:
         return None
 
     def _is_large_box(self, flight: Flight, reason: Reason) -> bool:
-        """Whether it is a mailbox over the engine's limit; then it is being taken apart."""
+        """Whether it is a mailbox over the engine's limit, not nothing but holes; then it is being taken apart."""
+        status = flight.status
+        if reason is not Reason.TOO_BIG or status.st_size > _HOLES * _BLOCK_BYTES * status.st_blocks:
+            return False
         try:
-            if reason is not Reason.TOO_BIG or not is_mailbox(flight.fd):
+            if not is_mailbox(flight.fd):
                 return False
         except OSError:
             return False
@@ -329,7 +340,7 @@ class ScanRun:
 
     def _message_ended(self, flight: Flight, verdict: Verdict, text: str) -> None:
         box = settle(flight, verdict, text)
-        if isinstance(box, _Box) and box.done:
+        if isinstance(box, FileBox) and box.done:
             self._box_ended(box)
 
     def _infected(self, flight: Flight, signature: str) -> bool:
@@ -338,7 +349,7 @@ class ScanRun:
             is_box, told = is_mailbox(flight.fd), lone_message(flight.fd)
         except OSError:
             is_box, told = False, None
-        identity = self._found(flight, signature, mailbox=is_box)
+        identity = self._found(flight, signature, self._job.file_cpu_s, mailbox=is_box)
         if is_box and identity is not None:
             self._take_apart(flight, signature)
             return True
@@ -347,15 +358,15 @@ class ScanRun:
             self._tally.found_messages(flight.path, [whole], 1, 0)
         return False
 
-    def _found(self, flight: Flight, signature: str, *, mailbox: bool) -> Identity | None:
-        """Count and report it; None when it cannot be read."""
+    def _found(self, flight: Flight, signature: str, cpu_s: float, *, mailbox: bool) -> Identity | None:
+        """Count and report it; None when it cannot be read. Over `cpu_s` it gets an identity that no file has."""
         try:
-            identity = identity_of(flight.status, sha256_of(flight.fd))
+            identity = identity_of(flight.status, sha256_of(flight.fd, cpu_s, self._tell))
         except OSError:
             self._not_scanned(flight, Reason.UNREADABLE)
             return None
         if stamp(os.fstat(flight.fd)) != stamp(flight.status):
-            # What was found is not what was hashed: an identity that no file has, so that an action asks again first.
+            # What was found is not what was hashed: no file has this identity, so that an action asks again first.
             identity = msgspec.structs.replace(identity, sha256=NO_SHA256)
         if not flight.recheck:
             self._tally.scanned(flight.status.st_size)
@@ -379,15 +390,6 @@ class ScanRun:
             return
         self._not_scanned(flight, Reason.TIMED_OUT if why == "deadline" else Reason.ENGINE_ERROR)
         flight.close()
-
-
-class _Box(BoxScan):
-    """A mailbox of this scan, with the flight that brought it here."""
-
-    def __init__(self, flight: Flight, signature: str, max_message_size: int) -> None:
-        super().__init__(flight.path, flight.fd, max_message_size)
-        self.flight = flight
-        self.signature = signature
 
 
 def scan(channel: Channel, kernel: Kernel, home_fd: int, home_length: int, job: ScanJob, fds: list[int]) -> None:

@@ -184,11 +184,16 @@ def _seccomp() -> bool:
     return True
 
 
+def landlock_abi() -> int:
+    """The kernel's, or 0 where it has none (or a container refuses to say)."""
+    version_flag = 1
+    return max(0, _syscall(_LANDLOCK_CREATE, None, 0, version_flag))
+
+
 def _landlock(home: bytes) -> int:
-    """The ABI in force, or 0 where the kernel has none (or a container refuses to say)."""
-    version_flag, path_beneath = 1, 1
-    abi = _syscall(_LANDLOCK_CREATE, None, 0, version_flag)
-    if abi < 1:
+    """The ABI in force, or 0."""
+    path_beneath = 1
+    if (abi := landlock_abi()) < 1:
         return 0
     handled = (1 << _FS_BITS.get(abi, _FS_BITS_NOW)) - 1
     network, scopes = _BIND_AND_CONNECT_TCP * (abi >= 4), _ABSTRACT_SOCKETS_AND_SIGNALS * (abi >= 6)

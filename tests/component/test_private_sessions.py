@@ -89,7 +89,8 @@ async def test_auto_waits_for_an_enabled_clamd(place: Path, private: Private, mo
     monkeypatch.setattr(control, "system_clamd_enabled", lambda: True)
     file = place / "clamd.conf"
     file.write_text(f"LocalSocket {place}/late\n")
-    async with open_engines(settings("auto", clamd_conf=str(file)), private) as engines:
+    private.clamds["signatures"].add("main.ndb", ndb("Test.Marker", MARKER))
+    async with open_engines(settings("auto", clamd_conf=str(file), database=str(private.database)), private) as engines:
         with trio.fail_after(PATIENCE_S):
             state = engines.state()
             while "waited for" not in state.reason:
@@ -100,12 +101,24 @@ async def test_auto_waits_for_an_enabled_clamd(place: Path, private: Private, mo
     assert private.started == []
 
 
+async def test_auto_waits_for_no_clamd_that_has_no_signatures_to_start_with(
+    place: Path, private: Private, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "system_clamd_enabled", lambda: True)
+    file = place / "clamd.conf"
+    file.write_text(f"LocalSocket {place}/never\n")
+    conf = settings("auto", clamd_conf=str(file), database=str(private.database), auto_wait_s=10 * PATIENCE_S)
+    async with open_engines(conf, private) as engines:
+        assert not (await until(engines, "ready")).signatures
+
+
 async def test_auto_gives_an_enabled_clamd_that_never_comes_up_for_the_private_one(
     place: Path, private: Private, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "system_clamd_enabled", lambda: True)
     file = place / "clamd.conf"
     file.write_text(f"LocalSocket {place}/never\n")
+    private.clamds["signatures"].add("main.ndb", ndb("Test.Marker", MARKER))
     conf = settings("auto", clamd_conf=str(file), database=str(private.database), auto_wait_s=0.2)
     async with open_engines(conf, private) as engines:
         assert not (await until(engines, "ready")).shared

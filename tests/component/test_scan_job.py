@@ -83,6 +83,25 @@ def counts(total: int, scanned: int, infected: int = 0, **not_scanned: int) -> C
 # Sessions
 
 
+async def test_a_worker_over_its_processor_time_is_not_tried_again(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Over the same home another would use as much."""
+
+    async def spends(worker: Worker) -> None:
+        await begun(worker)
+        worker.end = ("signal 24: it used up its processor time", False)
+
+    async with trio.open_nursery() as nursery:
+        place = Place(store, nursery, spends)
+        ended = await place.scan()
+    assert ended.state is ScanState.FAILED
+    assert ended.message == "cannot finish the scan: it used up its processor time (scans.job_cpu_s)"
+    assert len(place.spawner.workers) == 1
+    assert "signal 24" in caplog.text
+    caplog.clear()
+
+
 async def test_a_worker_that_asks_for_sessions_without_waiting_for_them_is_ended(
     store: Store, nursery: trio.Nursery
 ) -> None:

@@ -1,17 +1,20 @@
 """What calls mean, on a real store: bounds of what an account's calls cost the others, and numbers that are true."""
 
+import re
 import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
-from clamscannerd.model import Account, Counts, EngineInfo, Frozen, Identity, Scan, ScanState
-from clamscannerd.service import clamscanner
+from clamscannerd.errors import Refused
+from clamscannerd.model import Account, Check, Counts, EngineInfo, Frozen, Identity, Scan, ScanState
+from clamscannerd.service import clamscanner, quarantine, task
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.context import Context, Settings
 from clamscannerd.service.envelope import Answer
@@ -59,6 +62,10 @@ async def _no_reload() -> list[str]:
     return []
 
 
+async def _no_health(_whose: object) -> list[Check]:
+    raise AssertionError
+
+
 class Place:
     """A context, and a home of which the probe says what is there."""
 
@@ -71,6 +78,7 @@ class Place:
         self.may_look.set()
         self.context = Context(
             reload=_no_reload,
+            health=_no_health,
             store=store,
             vault=Vault(Path("/nonexistent"), store, NO_VAULT),
             live=self.live,
@@ -78,7 +86,7 @@ class Place:
             accounts=Accounts(min_uid=1000, timeout_s=5.0, only_uid=None),
             engine=Ready,
             probe=self._probe,
-            settings=Settings(scan_types={"home": HOME, "mail": MAIL}, lost_after_s=120.0),
+            settings=Settings(scan_types={"home": HOME, "mail": MAIL}, lost_after_s=120.0, min_free_bytes=0),
         )
 
     async def _probe(self, account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
@@ -245,3 +253,46 @@ async def test_no_scan_is_refused_for_want_of_a_directory_that_was_just_made(pla
     assert [path["id"] for path in result(await clamscanner.get_scan_paths(place.context, ANN))["data"]] == ["home"]
     place.there = {b".", b"Maildir"}
     assert result(await clamscanner.start_scan(place.context, ANN, 0, "mail"))["status"] == 1
+
+
+async def test_no_job_is_taken_on_without_room_for_it(place: Place) -> None:
+    await place.scanned(ANN, 1)
+    place.context.settings = msgspec.structs.replace(place.context.settings, min_free_bytes=1 << 60)
+    scan = await clamscanner.start_scan(place.context, ANN, 1001, "home")
+    words = r"cannot start the scan: the file system of the daemon's state is full: \d+ MiB are free"
+    assert re.match(words, result(scan)["errors"][0])
+    assert place.probed == [], "nobody is sent to look"
+    taken = await clamscanner.disinfect_files(place.context, ANN, 1001, {}, "delete")
+    assert result(taken)["errors"][0].startswith("cannot disinfect: ")
+    for refused in (
+        quarantine.restore(place.context, ANN.account, 1001, [1], None, force=False),
+        task.undo(place.context, ANN.account, 1001, "00000001/5a9ec8dd4c345d", force=False),
+    ):
+        with pytest.raises(Refused, match="is full"):
+            await refused
+    assert await place.store.waiting_jobs() == []
+
+
+async def test_of_a_suspended_account_nothing_is_started(place: Place) -> None:
+    """And it is said why; what can be answered without a worker is."""
+    who = entry(1)
+    await place.scanned(who, 3)
+    why = "8 of its workers were killed and hang in the kernel"
+    place.context.suspended = lambda uid: why if uid == 1001 else ""
+    refused = await clamscanner.start_scan(place.context, who, 0, "home")
+    assert _said(refused) == (0, [f"cannot start the scan: {why}"])
+    refused = await clamscanner.disinfect_files(place.context, who, 0, {}, "delete")
+    assert _said(refused) == (0, [f"cannot start the disinfection: {why}"])
+    with pytest.raises(Refused, match="cannot start the restore: 8 of its workers"):
+        await quarantine.restore(place.context, who.account, 0, [1], None, force=False)
+    with pytest.raises(Refused, match="cannot start the undo: 8 of its workers"):
+        await task.undo(place.context, who.account, 0, "0" * 32, force=False)
+    assert place.probed == []
+    assert _said(await clamscanner.get_scan_status(place.context, who))[0] == 1
+    assert _said(await clamscanner.list_infected_files(place.context, who))[0] == 1
+    assert _said(await clamscanner.start_scan(place.context, entry(2), 0, "home"))[0] == 1
+
+
+def _said(answer: Answer) -> tuple[int, list[str]]:
+    result: Any = answer["result"]
+    return result["status"], result["errors"]

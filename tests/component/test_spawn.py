@@ -310,6 +310,7 @@ async def test_an_engine_that_does_not_stop_is_killed(autojump_clock: trio.testi
     [
         (0, "exit code 0"),
         (9, "signal 9"),
+        (24, "signal 24: it used up its processor time"),
         (rights.EXIT_ACCOUNT << 8, "exit code 81: the account is gone or has another name"),
         (rights.EXIT_RIGHTS << 8, "exit code 82: the worker could not prove that it gave up all rights"),
     ],

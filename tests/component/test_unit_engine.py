@@ -58,7 +58,11 @@ def settings(database: Path) -> EngineSettings:
 
 
 def engine(pair: tuple[Activated, Activated]) -> UnitEngine:
-    return UnitEngine({"signatures": pair[0].path, "builtin": pair[1].path})
+    """Files of configuration are not there unless a test makes them."""
+    return UnitEngine(
+        {"signatures": pair[0].path, "builtin": pair[1].path},
+        {"signatures": f"{pair[0].path}.conf", "builtin": f"{pair[1].path}.conf"},
+    )
 
 
 async def test_it_is_found_by_its_socket_and_stays_when_the_daemon_leaves(
@@ -98,8 +102,25 @@ async def test_real_signatures_end_the_engine_of_the_test_signature_and_no_other
     assert signatures.process.poll() is None
 
 
+async def test_its_limits_are_what_stands_in_the_file_that_it_is_configured_by(
+    pair: tuple[Activated, Activated], tmp_path: Path
+) -> None:
+    database = tmp_path / "db"
+    database.mkdir()
+    (database / "test.ndb").write_bytes(ndb("Eicar", EICAR))
+    conf = trio.Path(f"{pair[0].path}.conf")
+    with trio.fail_after(WAIT_S):
+        async with open_engines(settings(database), engine(pair)) as engines:
+            await engines.wait_ready(WAIT_S)
+            assert engines.state().max_file_size == settings(database).max_file_size
+            await conf.write_text("MaxFileSize 3M\nMaxScanSize 3M\nMaxThreads 4\n")  # a reload's, while it runs
+            while (state := engines.state()).max_file_size != 3 << 20:
+                await engines.wait_changed(state)
+            assert engines.state().max_threads == 4
+
+
 async def test_an_engine_that_is_gone_is_no_reason_to_fail(tmp_path: Path) -> None:
-    missing = UnitEngine({"signatures": str(tmp_path / "1"), "builtin": str(tmp_path / "b")})
+    missing = UnitEngine({"signatures": str(tmp_path / "1"), "builtin": str(tmp_path / "b")}, {})
     with trio.fail_after(WAIT_S):
         await missing.start("builtin")
         await missing.start("signatures")

@@ -93,6 +93,10 @@ class Processes:
             except ProcessLookupError:  # a worker that was just leaving
                 continue
 
+    def close(self) -> None:
+        for pidfd in self._pidfds:
+            os.close(pidfd)
+
     def wait_gone(self) -> None:
         wait_ended(self._pidfds)
 

@@ -44,6 +44,8 @@ def usual_setup() -> orders.Setup:
         gid=user.pw_gid,
         min_uid=1000,
         worker_nice=7,
+        worker_io_priority=3 << 13,
+        worker_cpu_s=77,
         worker=(os.fsencode(sys.executable), b"-I", b"-c", PROBE.encode()),
         engine=orders.Engine(engine.pw_uid, engine.pw_gid, 5, b"", (sleep, sleep)),
     )

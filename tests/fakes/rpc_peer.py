@@ -33,13 +33,15 @@ class RawClient:
     async def line(self) -> Any:
         """The next line's value; EOFError at the end."""
         with trio.fail_after(ANSWER_TIMEOUT_S):
-            while b"\n" not in self._rest:
-                chunk = await self.stream.receive_some()
+            parts = [self._rest]  # a line may have 32 MB: what has come is neither searched nor copied again
+            while b"\n" not in parts[-1]:
+                chunk = await self.stream.receive_some(1 << 20)
                 if not chunk:
+                    self._rest = b"".join(parts)
                     raise EOFError
-                self._rest += chunk
-        line, _, self._rest = self._rest.partition(b"\n")
-        return json.loads(line)
+                parts.append(bytes(chunk))
+        end, _, self._rest = parts.pop().partition(b"\n")
+        return json.loads(b"".join([*parts, end]))
 
     async def lines_to_end(self) -> list[Any]:
         lines = []

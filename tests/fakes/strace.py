@@ -1,13 +1,13 @@
-"""strace on a running process: which calls it makes, and SIGKILL instead of one of them.
+"""strace on running processes: which calls they make, and SIGKILL or an error instead of one of them.
 
     with Strace(pid) as trace: ...                   # all of its threads, and what it starts
     for point in trace.points(): ...                 # each call that changes something, as (call, number, text)
-    with Strace(pid, Point("renameat2", 1, "")) as trace:
+    with Strace(pid, fault=at(Point("renameat2", 1, ""), "signal=KILL")) as trace:
         ...
-        trace.wait_killed()
+        assert trace.hit()
 
 A point is the n-th call of its kind *within one thread*, which is how strace counts. The kernel drops a call on whose
-entry SIGKILL arrives: what was to be done is not done.
+entry SIGKILL arrives: what was to be done is not done. Nor is it when the call is given an error.
 """
 
 import re
@@ -28,8 +28,8 @@ CHANGING = (
 """What changes a file, or the state of another process (sendmsg: monitor and workers speak so). Plain sendto is left
 out: it wakes threads, and answers clients."""
 
+KILL = "signal=KILL"
 _LINE = re.compile(r"^(\d+) +(\w+)\((.*)")
-_ATTACH_S = 20.0
 
 
 class Point(NamedTuple):
@@ -40,22 +40,39 @@ class Point(NamedTuple):
     text: str
 
 
-class Strace:
-    """Attached while the context lasts."""
+def at(point: Point, what: str) -> str:
+    """The fault `what` (KILL, "error=EIO") instead of this call.
 
-    def __init__(self, pid: int, point: Point | None = None) -> None:
+    What is done instead of a call with an error is a call that does nothing: none at all, as is strace's own way, would
+    be a fault of another kind for a sealed worker, whose filter kills it.
+    """
+    instead = "" if what == KILL else ":syscall=getpid"
+    return f"{point.call}:{what}{instead}:when={point.number}"
+
+
+class Strace:
+    """Attached to `pids` while the context lasts. `fault`: as strace's `inject`. `paths`: only calls on these files."""
+
+    def __init__(self, *pids: int, fault: str = "", paths: tuple[Path, ...] = ()) -> None:
         self._out = tempfile.NamedTemporaryFile(prefix="strace-", suffix=".out")  # noqa: SIM115  lives as long as this
-        words = ["strace", "-f", "-o", self._out.name, "-s", "40", "-e", "trace=" + ",".join(CHANGING)]
-        words += ["-e", "signal=KILL"]
-        if point is not None:
-            words += ["-e", f"inject={point.call}:signal=KILL:when={point.number}"]
-        self._words = [*words, "-p", str(pid)]
+        self._kills = KILL in fault
+        words = ["strace", "-f", "-y", "-o", self._out.name, "-s", "40", "-e", "trace=" + ",".join(CHANGING)]
+        words += ["-e", KILL]
+        if fault:
+            words += ["-e", f"inject={fault}"]
+        for path in paths:
+            words += ["-P", str(path)]
+        for pid in pids:
+            words += ["-p", str(pid)]
+        self._words = words
+        self._attached = len(pids)
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         assert self._process.stderr is not None
-        line = self._process.stderr.readline()
-        assert b"attached" in line, line
+        for _ in range(self._attached):
+            while b"attached" not in (line := self._process.stderr.readline()):
+                assert b"Requested path" in line, line
         return self
 
     def __exit__(
@@ -69,27 +86,43 @@ class Strace:
     def detach(self) -> None:
         """Let go of what is left; it goes on untraced.
 
-        SIGKILL: on SIGTERM strace waits for each process by itself, for ever if one of several threads was killed.
+        SIGTERM lets each call end with the error that it was to have. Not after a kill: then strace waits for each
+        process by itself, for ever if one of several threads was killed.
         """
-        self._process.kill()
+        if self._process.poll() is None:
+            (self._process.kill if self._kills else self._process.terminate)()
         self._process.wait(END_TIMEOUT_S)
 
     def text(self) -> str:
         return Path(self._out.name).read_text(errors="backslashreplace")
 
-    def killed(self) -> bool:
-        return "+++ killed by SIGKILL +++" in self.text()
+    def hit(self) -> bool:
+        """Whether the fault came about."""
+        return ("+++ killed by SIGKILL +++" if self._kills else "(INJECTED)") in self.text()
 
-    def points(self) -> Iterator[Point]:
-        """The calls that changed something, in their order."""
+    def struck(self) -> list[str]:
+        """The calls that were given an error, as they were made: `call(arguments`."""
+        began: dict[str, str] = {}
+        struck = []
+        for line in self.text().splitlines():
+            thread, _, words = line.partition(" ")
+            if not words.lstrip().startswith("<"):  # else its beginning stands further up
+                began[thread] = words.lstrip()
+            if "(INJECTED)" in line:
+                struck.append(began.get(thread, ""))
+        return struck
+
+    def points(self) -> Iterator[tuple[int, Point]]:
+        """(thread, call) of what changed something, in their order."""
         counts: Counter[tuple[str, str]] = Counter()
         for line in self.text().splitlines():
             if (found := _LINE.match(line)) is None:
                 continue
             thread, call, text = found.groups()
             counts[thread, call] += 1
-            if " = -1 E" not in text and (call != "openat" or "O_CREAT" in text or "O_TMPFILE" in text):
-                yield Point(call, counts[thread, call], text[:100])
+            opens = call == "openat" and "O_CREAT" not in text and "O_TMPFILE" not in text
+            if " = -1 E" not in text and not opens and not text.startswith("2<"):  # no lines of a log on stderr
+                yield int(thread), Point(call, counts[thread, call], text[:100])
 
 
 class CallTimes:

@@ -14,6 +14,22 @@ HOLD = b"hold me"
 """A file with this content gets its verdict only when the engine is released."""
 
 
+_CONFIG = """
+[engine]
+lost_after_s = {lost_after_s}
+wait_s = {wait_s}
+first_ping_timeout_s = 1
+ping_timeout_s = 1
+check_interval_s = 0.2
+[scans]
+file_deadline_s = {file_deadline_s}
+"""
+
+
+def config(*, lost_after_s: float = 120, wait_s: float = 30, file_deadline_s: float = 2) -> str:
+    return _CONFIG.format(lost_after_s=lost_after_s, wait_s=wait_s, file_deadline_s=file_deadline_s)
+
+
 @contextmanager
 def fake_engine(config: str = "") -> Iterator[tuple[RunningDaemon, FakeClamd]]:
     """The engine is not started yet."""

@@ -4,7 +4,7 @@ import json
 
 from tests.fakes.machine import Machine
 from tests.system.conftest import TEST_NAME
-from tests.system.test_booted_service import MANY, SERVICE, fill, resumed, start_scan, wait_scan
+from tests.system.test_booted_service import ENGINE, MANY, SERVICE, fill, resumed, start_scan, wait_scan
 
 MOST_IDLE_BYTES = 60 << 20
 CONF = "/etc/clamscannerd/conf.d/zz.toml"
@@ -41,6 +41,26 @@ def test_a_reload_is_done_when_it_returns_and_drops_no_scan(machine: Machine) ->
     status = wait_scan(machine, "alice")
     assert (status["scan_id"], status["state"], resumed(status)) == (scan, "done", False)
     assert machine.pid() == pid
+
+
+def test_a_reload_gives_the_private_engine_its_new_settings_and_drops_no_scan(machine: Machine) -> None:
+    small = machine.ask("alice", "ClamScanner.get_scan_status")["scan_id"]
+    machine.sh("head -c 3000000 /dev/zero >big", user="alice")
+    pid, engine = machine.pid(), machine.pid(ENGINE)
+    scan = start_scan(machine, "alice")
+    machine.write(CONF, '[engine]\nmax_file_size = "2M"\n')
+    machine.run("systemctl", "reload", SERVICE)
+    machine.wait_for_text(SERVICE, "clamd 1.")
+    assert wait_scan(machine, "alice")["state"] == "done"
+    assert (machine.pid() == pid, machine.pid(ENGINE) != engine) == (True, True)
+    assert "next start" not in status_text(machine)
+    machine.ask("alice", "ClamScanner.start_scan", scan_type="home")
+    status = wait_scan(machine, "alice")
+    assert status["not_scanned"] == {"too_big": 1}
+    assert scan > small
+    machine.run("rm", CONF)
+    machine.run("systemctl", "reload", SERVICE)
+    machine.sh("rm big", user="alice")
 
 
 def test_a_reload_of_a_broken_file_fails_says_why_and_keeps_the_old_one(machine: Machine) -> None:

@@ -103,6 +103,9 @@ def test_homes_elsewhere_are_writable_without_being_asked_for(installed: Machine
 def test_a_home_that_the_sandbox_does_not_know_is_named_and_can_be_opened(installed: Machine) -> None:
     installed.sh("mkdir /data; useradd -m -b /data dave; chmod 700 /data/dave")
     installed.write("/data/dave/bad.com", EICAR, owner="dave")
+    assert "/data (1)" in installed.ctl("root", "health").stdout  # before anybody meets it
+    assert installed.ctl("dave", "health").returncode == 2
+    assert installed.ctl("alice", "health").returncode == 0
     assert installed.ctl("dave", "scan", "home", "--wait").returncode == 1
     refused = installed.ctl("dave", "disinfect", "quarantine", "--all", "--wait")
     assert refused.returncode == 2
@@ -115,6 +118,7 @@ def test_a_home_that_the_sandbox_does_not_know_is_named_and_can_be_opened(instal
     done = installed.ctl("dave", "disinfect", "quarantine", "--all", "--wait")
     assert done.returncode == 0, done.stdout + done.stderr
     assert not installed.exists("/data/dave/bad.com")
+    assert "/data" not in installed.ctl("root", "health").stdout
     assert installed.ctl("carl", "scan", "home", "--wait").returncode == 0  # the other place is still there
 
 

@@ -168,6 +168,38 @@ def test_workers_stay_beneath_the_home_by_openat2(machine: Machine) -> None:
     assert "openat2 True" in machine.journal("csd-probe.service")
 
 
+def test_health_says_whether_workers_have_openat2(machine: Machine) -> None:
+    assert "Workers have openat2." in machine.ctl("alice", "health").stdout
+    drop_in = "/etc/systemd/system/clamscannerd.service.d/suid.conf"
+    machine.write(drop_in, "[Service]\nRestrictSUIDSGID=yes\n")
+    machine.sh("systemctl daemon-reload; systemctl restart clamscannerd")
+    said = machine.ctl("alice", "health")
+    assert (said.returncode, "Workers have no openat2" in said.stdout) == (0, True)
+    assert machine.ctl("alice", "scan", "home", "--wait").returncode in (0, 1)  # by the slower walk
+    machine.sh(f"rm {drop_in}; systemctl daemon-reload; systemctl restart clamscannerd")
+
+
+DROP_INS = "/usr/share/clamscannerd/drop-ins"
+CONNECT = "import errno, socket; s = socket.socket(); print('connect', errno.errorcode[s.connect_ex(('127.0.0.1', 9))])"
+
+
+@pytest.mark.parametrize("drop_in", ["remote-engine", "ldap"])
+def test_the_drop_ins_open_the_network_and_nothing_else_does(machine: Machine, drop_in: str) -> None:
+    sandboxed(machine, "csd-offline.service", CONNECT.replace("; print", "; s.close(); print"), start=False)
+    assert machine.run("systemctl", "start", "csd-offline.service", check=False).returncode != 0
+    sandboxed(machine, "csd-online.service", CONNECT, start=False)
+    place = "/etc/systemd/system/csd-online.service.d"
+    machine.sh(f"install -D -m 644 {DROP_INS}/{drop_in}.conf -t {place}; systemctl daemon-reload")
+    machine.run("systemctl", "start", "csd-online.service")
+    assert "connect ECONNREFUSED" in machine.journal("csd-online.service")
+    machine.sh(f"rm -r {place}; systemctl daemon-reload")
+    service = "/etc/systemd/system/clamscannerd.service.d"
+    machine.sh(f"install -D -m 644 {DROP_INS}/{drop_in}.conf -t {service}; systemctl daemon-reload")
+    machine.run("systemctl", "restart", SERVICE)
+    six_calls(machine, "bob")
+    machine.sh(f"rm {service}/{drop_in}.conf; systemctl daemon-reload; systemctl restart clamscannerd")
+
+
 def test_start_to_ready_is_quick(machine: Machine) -> None:
     took_s = []
     for _ in range(5):

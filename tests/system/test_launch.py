@@ -83,6 +83,15 @@ def test_started_by_root_it_is_the_service_without_rights(place: Path, alice: Pe
         assert os.getpriority(os.PRIO_PROCESS, worker) == 10
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"), [("", "best-effort: prio 7"), ('[scans]\nio_class = "idle"\n', "idle")], ids=["usual", "idle"]
+)
+def test_workers_wait_for_others_at_the_disk(place: Path, alice: Person, more: str, expected: str) -> None:
+    configure(place, more)
+    with started(as_root(place)) as daemon:
+        assert run("ionice", "-p", str(daemon.spawn(alice.name))).stdout.strip() == expected
+
+
 def test_root_makes_the_directories_and_gives_them_away(place: Path) -> None:
     for _ in range(2):  # and takes what it finds the next time
         with started(as_root(place)):

@@ -1,7 +1,6 @@
 """As root: whom the real monitor refuses, what it keeps for itself, and who dies with whom."""
 
 import os
-import pwd
 import select
 import signal
 import subprocess
@@ -190,30 +189,6 @@ async def test_the_monitors_end_is_the_daemons() -> None:
     with trio.fail_after(10), pytest.raises(MonitorLost):
         await daemon()
     monitor.process.wait(10)
-
-
-async def test_the_engine_runs_as_its_own_user() -> None:
-    async with spawning() as (spawner, _):
-        engine = await spawner.start_engine("builtin")
-        with trio.fail_after(10):
-            while proc(engine.pid, "comm") != "sleep\n":
-                await trio.lowlevel.checkpoint()
-        status, user = status_of(engine.pid), pwd.getpwnam("clamscannerd-engine")
-        assert status["Uid"].split() == [str(user.pw_uid)] * 4
-        assert status["Gid"].split() == [str(user.pw_gid)] * 4
-        assert status["Groups"] == ""
-        for caps in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
-            assert int(status[caps], 16) == 0
-        assert status["NoNewPrivs"] == "1"
-        assert set(fds_of(engine.pid)) == {0, 1, 2}
-        assert os.getpriority(os.PRIO_PROCESS, engine.pid) == 5
-        with pytest.raises(SpawnRefused, match="running"):
-            await spawner.start_engine("signatures")
-        await spawner.stop_engine()
-        assert spawner.engine is None
-        assert explain(await engine.wait()) == "signal 15"
-        again = await spawner.start_engine("signatures")
-        assert again.pid != engine.pid
 
 
 async def test_no_engine_where_none_is_set_up() -> None:

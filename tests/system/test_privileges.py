@@ -1,15 +1,15 @@
-"""As root: what the real monitor's workers are, what they cannot do once sealed, and what their user cannot do to them.
+"""As root: the limits of the real monitor's workers, what they cannot do once sealed, and what they still can.
+
+What they are: attacks/test_workers_dropped.py. What nobody can do to them: attacks/test_inspected_workers.py.
 
 The test is in the daemon's place (tests/fakes/monitored.py); what the kernel says about a worker is read as root.
 """
 
 import os
 import pty
-import pwd
 import re
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,17 +19,12 @@ from clamscannerd.spawn import explain
 from clamscannerd.worker import seal
 from tests.fakes.accounts import Person, throw_away
 from tests.fakes.monitored import (
-    ROOT,
     fds_of,
-    known,
     probing,
     proc,
     running_monitor,
-    service,
     spawning,
-    start,
     start_by_hand,
-    status_of,
 )
 
 THREE = 1 << 5 | 1 << 6 | 1 << 7
@@ -51,41 +46,13 @@ def bob() -> Iterator[Person]:
 # --- what a worker is --------------------------------------------------------------------------------------------
 
 
-async def test_a_worker_is_the_account_and_nothing_else(alice: Person) -> None:
-    async with spawning() as (spawner, monitor), probing(spawner, alice) as probe:
-        pid = probe.worker.pid
-        status = status_of(pid)
-        assert status["Uid"].split() == [str(alice.uid)] * 4
-        assert status["Gid"].split() == [str(alice.gid)] * 4
-        assert sorted(map(int, status["Groups"].split())) == list(alice.groups)
-        assert len(alice.groups) == 3
-        for caps in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
-            assert int(status[caps], 16) == 0
-        assert int(status["CapBnd"], 16) & ~THREE == 0
-        assert (status["NoNewPrivs"], status["Seccomp"], status["Threads"]) == ("1", "2", "1")
-        assert status["PPid"] == str(monitor)
-        assert os.stat(f"/proc/{pid}/mem").st_uid == 0  # not dumpable: /proc/PID is root's
-        assert os.getsid(pid) == pid
-        assert os.getpriority(os.PRIO_PROCESS, pid) == 7
-
-
-async def test_a_worker_has_the_named_fds_and_no_others(alice: Person) -> None:
-    async with spawning() as (spawner, _), probing(spawner, alice) as probe:
-        fds = fds_of(probe.worker.pid)
-        assert set(fds) == {0, 1, 2, 3, 4}
-        assert fds[0] == fds[1] == fds[4] == "/dev/null"
-        assert fds[3].startswith("socket:")
-        assert os.readlink(f"/proc/{probe.worker.pid}/cwd") == "/"
-        environment = proc(probe.worker.pid, "environ")
-        assert environment == "LC_ALL=C.UTF-8\0PATH=/usr/bin:/bin\0"
-
-
 async def test_a_workers_limits_are_set(alice: Person) -> None:
     async with spawning() as (spawner, _), probing(spawner, alice) as probe:
         limits = proc(probe.worker.pid, "limits")
         assert re.search(r"Max core file size +0 +0 ", limits)
         assert re.search(r"Max open files +256 +256 ", limits)
         assert re.search(rf"Max address space +{1 << 30} +{1 << 30} ", limits)
+        assert re.search(r"Max cpu time +77 +82 ", limits)
 
 
 async def test_the_worker_says_which_seals_are_on(alice: Person) -> None:
@@ -105,25 +72,6 @@ def test_a_terminal_is_not_handed_to_a_users_process(alice: Person) -> None:
         assert "pts" in fds_of(monitor.process.pid)[2]
         end.close()
     os.close(ours)
-
-
-async def test_fifty_workers_at_once_are_all_the_account(alice: Person, bob: Person) -> None:
-    async with spawning() as (spawner, _):
-        seen: list[tuple[str, str]] = []
-
-        async def one(account: Person) -> None:
-            async with probing(spawner, account) as probe:
-                status = status_of(probe.worker.pid)
-                seen.append((account.name, status["Uid"]))
-                assert sorted(map(int, status["Groups"].split())) == list(account.groups)
-
-        async with trio.open_nursery() as nursery:
-            for number in range(50):
-                nursery.start_soon(one, bob if number % 2 else alice)
-        assert len(seen) == 50
-        for account in (alice, bob):
-            assert {uid for name, uid in seen if name == account.name} == {"\t".join([str(account.uid)] * 4)}
-        assert spawner.statistics().running == 0
 
 
 # --- what a sealed worker cannot do, and what it still can -------------------------------------------------------
@@ -282,55 +230,7 @@ def test_the_table_names_the_calls_of_this_kernel() -> None:
         assert known_here == {name: numbers[name] for name in known_here}
 
 
-# --- what its user, and the service's own uid, cannot do to it ---------------------------------------------------
-
-
-@pytest.mark.parametrize("attacker", ["account", "service"])
-async def test_nobody_gets_into_a_worker_from_its_first_microsecond_on(attacker: str, alice: Person) -> None:
-    user = pwd.getpwnam(alice.name) if attacker == "account" else service()
-    words = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--init-groups", "--inh-caps=-all"]
-    words += [sys.executable, "-I", str(ROOT / "tests/fakes/intruder.py")]
-    workers: set[int] = set()
-    lines: list[str] = []
-    async with spawning() as (spawner, _), trio.open_nursery() as nursery:
-        process = await nursery.start(_intruder, words)
-        reader = _lines(process.stdout)
-        while (line := await anext(reader)) != "ready":
-            lines.append(line)
-        assert {"able mem", "able ptrace", "able pidfd_getfd"} <= set(lines), (
-            "this attacker could not get into anything"
-        )
-        for _ in range(RACES):
-            worker = await start(spawner, known(alice))
-            workers.add(worker.pid)
-            await worker.channel.recv(65536)
-            while f"tried {worker.pid}" not in lines:
-                lines.append(await anext(reader))
-            assert not [line for line in lines if line.startswith(f"got {worker.pid} ")]
-            worker.channel.close()
-            with trio.fail_after(10):  # a traced one would stay with its tracer
-                await worker.wait()
-        await process.stdin.aclose()
-        lines += [line async for line in reader]
-    tried = {int(line.split()[1]) for line in lines if line.startswith("tried")}
-    had = {int(line.split()[1]) for line in lines if line.startswith("got")}
-    assert workers <= tried
-    assert len(workers) == RACES
-    assert had & workers == set()
-
-
-async def _intruder(words: list[str], task_status: trio.TaskStatus[trio.Process]) -> None:
-    with trio.fail_after(120):
-        await trio.run_process(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, task_status=task_status)
-
-
-async def _lines(stream: trio.abc.ReceiveStream | None) -> AsyncIterator[str]:
-    assert stream is not None
-    rest = b""
-    async for chunk in stream:
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            yield line.decode()
+# --- what its user can do to it ----------------------------------------------------------------------------------
 
 
 async def test_the_user_can_kill_a_worker_and_the_daemon_learns_of_it(alice: Person) -> None:

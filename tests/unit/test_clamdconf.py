@@ -23,6 +23,8 @@ CommandReadTimeout 30
 MaxScanTime 120000
 MaxScanSize 100M
 MaxFileSize 25M
+MaxRecursion 16
+MaxFiles 10000
 StreamMaxLength 25M
 Bytecode true
 """
@@ -43,6 +45,8 @@ def test_debians_file_is_read() -> None:
     assert blind(conf) == (
         "Files over 25 MiB inside archives are passed over in silence: AlertExceedsMax is off.",
         "Archives are looked at up to 100 MiB unpacked, the rest in silence: AlertExceedsMax is off.",
+        "Archives are looked at up to 10000 files, the rest in silence: AlertExceedsMax is off.",
+        "Archives nested deeper than 16 are passed over in silence: AlertExceedsMax is off.",
         "A scan that takes longer than 120 s ends in silence: AlertExceedsMax is off.",
         "Encrypted archives pass as clean: AlertEncrypted is off.",
         "Encrypted documents pass as clean: AlertEncrypted is off.",

@@ -140,6 +140,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "no scans at all": ("[scans]\nmax_active = 0\n", "scans.max_active", "at least 1"),
     "more at the engine than fds": ("[scans]\nin_flight = 65\n", "scans.in_flight", "at most 64"),
     "no thread": ("[engine]\nmax_threads = 0\n", "engine.max_threads", "at least 1"),
+    "no class of I/O": ("[scans]\nio_class = 'realtime'\n", "scans.io_class", "invalid enum value"),
     "beyond nice": ("[scans]\nnice = 20\n", "scans.nice", "0 to 19"),
     "a file size beyond clamd": ("[engine]\nmax_file_size = '3G'\n", "engine.max_file_size", "at most 2G"),
     "a file size of nothing": ("[engine]\nmax_file_size = 0\n", "engine.max_file_size", "at most 2G"),

@@ -30,6 +30,7 @@ EDGES: dict[str, frozenset[str]] = {
     "config": BASE,
     "rpc": BASE,
     "rpc.methods": BASE | {"service"},
+    "rpc.described": BASE | {"service"},
     "service": BASE | {"state", "rpc.names", "rpc.table"},
     "state": BASE,
     "pipeline": BASE | {"state", "engine", "worker.messages", "worker.mailwire", "worker.restorewire", "rpc.names"},
@@ -41,6 +42,7 @@ EDGES: dict[str, frozenset[str]] = {
     "rights": frozenset(),
     "systemd": BASE,
     "client": BASE | {"rpc.jsonrpc", "rpc.names"},
+    "client_trio": BASE | {"client", "rpc.jsonrpc"},
     "ctl": BASE | {"client"},
 }
 
@@ -75,7 +77,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlite3": ("state",),
     "pyclamd": ("engine.control",),
     "systemd": ("systemd",),
-    "click": ("ctl.main", "ctl.asking", "ctl.commands", "ctl.vault"),
+    "click": ("ctl.main", "ctl.asking", "ctl.commands", "ctl.history", "ctl.vault"),
     "rich": ("ctl.progress",),
 }
 """Who may import what comes from outside."""

@@ -1,0 +1,113 @@
+"""The log beside state.db, looked at before SQLite opens it. [daemon] Runs in a thread, once, at start.
+
+SQLite takes from a log what is whole and drops the rest without a word. After a loss of power that is right: the last
+transaction may be there in part, and as each is synced before the next begins nobody was told of it. All else that is
+dropped was acknowledged to somebody: two transactions or more, which is a damaged disk and no crash; or all of them,
+where the log was removed. Then nothing is opened. What is dropped lawfully is kept as a copy, and said.
+
+The layout is SQLite's (sqlite.org/fileformat2.html, 4): a header of 32 bytes, then frames of a header of 24 bytes and a
+page. A frame belongs to the log if it repeats the header's two salts; it ends a transaction if it has the size of the
+database after it; the checksum runs on from frame to frame. After a log was begun anew, frames with other salts follow.
+
+Rejected: asking SQLite how far it read (wal_checkpoint moves what it read into the file first; the index in
+state.db-shm tells, but to close a file of that name takes away SQLite's locks on it).
+"""
+
+import logging
+import os
+import struct
+import sys
+from array import array
+from pathlib import Path
+from typing import BinaryIO
+
+from clamscannerd.errors import StateError
+
+log = logging.getLogger(__name__)
+
+COPIES = 5
+"""Kept; older ones go. A machine that loses power more often has them all the same for weeks."""
+
+_HEADER = struct.Struct(">8I")  # magic, format, page size, checkpoints, salts, checksum
+_FRAME = struct.Struct(">6I")  # page, size of the database or 0, salts, checksum
+_MAGIC = 0x377F0682  # with the last bit set: checksums over big-endian words
+_LAWFUL = 1  # transactions that a loss of power may leave in part
+
+
+def check_log(path: Path) -> bool:
+    """Whether something at the end of the log of the database at `path` is dropped. Raises StateError."""
+    wal, index = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
+    if not wal.exists():
+        if index.exists():  # SQLite removes it first
+            raise StateError(
+                f"cannot open state {path}: {wal.name} is missing, and what was in it (restore it, or remove"
+                f" {index.name} to go on without)"
+            )
+        return False
+    dropped = dropped_transactions(wal)
+    if dropped > _LAWFUL:
+        raise StateError(
+            f"cannot open state {path}: {wal.name} is damaged: {dropped} transactions in it cannot be read"
+            " (restore a copy, or move it away to go on without them)"
+        )
+    if dropped:
+        log.error("state: the last transaction in %s is not whole and is left out; kept as %s", wal, _keep(wal).name)
+    return dropped > 0
+
+
+def dropped_transactions(wal: Path) -> int:
+    """Those that the log has the end of, and that SQLite will not read."""
+    with wal.open("rb") as file:
+        head = file.read(_HEADER.size)
+        if len(head) < _HEADER.size:
+            return 0
+        magic, _, page_bytes, _, *salts, sum_0, sum_1 = _HEADER.unpack(head)
+        swapped = (magic & 1 == 0) != (sys.byteorder == "little")
+        sums = _checksum(head[:24], (0, 0), swapped=swapped)
+        if magic & ~1 != _MAGIC or sums != (sum_0, sum_1):
+            return _ends(file, _FRAME.size + 4096, None)  # 4096: our databases have no other
+        end = _HEADER.size
+        while len(frame := file.read(_FRAME.size + page_bytes)) == _FRAME.size + page_bytes:
+            _, _, *own, sum_0, sum_1 = _FRAME.unpack_from(frame)
+            sums = _checksum(frame[:8] + frame[_FRAME.size :], sums, swapped=swapped)
+            if own != salts or sums != (sum_0, sum_1):
+                break
+            end += len(frame)
+        file.seek(end)
+        return _ends(file, _FRAME.size + page_bytes, salts)
+
+
+def _ends(file: BinaryIO, frame_bytes: int, salts: list[int] | None) -> int:
+    """From here on, transactions of which the last frame is there, if only in part. `salts` None: the first frame's."""
+    count = 0
+    while len(frame := file.read(frame_bytes)) >= _FRAME.size:
+        _, size, *own, _, _ = _FRAME.unpack_from(frame)
+        salts = own if salts is None else salts
+        count += own == salts and size > 0
+    return count
+
+
+def _checksum(data: bytes, sums: tuple[int, int], *, swapped: bool) -> tuple[int, int]:
+    words = array("I", data)
+    if swapped:
+        words.byteswap()
+    sum_0, sum_1 = sums
+    pairs = iter(words)
+    for first, second in zip(pairs, pairs, strict=True):
+        sum_0 = (sum_0 + first + sum_1) & 0xFFFFFFFF
+        sum_1 = (sum_1 + second + sum_0) & 0xFFFFFFFF
+    return sum_0, sum_1
+
+
+def _keep(wal: Path) -> Path:
+    """A copy, on disk when this returns."""
+    earlier = sorted((int(path.suffix[1:]), path) for path in wal.parent.glob(f"{wal.name}.torn.[0-9]*"))
+    copy = wal.with_name(f"{wal.name}.torn.{earlier[-1][0] + 1 if earlier else 1}")
+    with wal.open("rb") as source, open(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
+        while data := source.read(1 << 20):
+            target.write(data)
+        target.flush()
+        os.fsync(target.fileno())
+    for _, path in earlier[: max(0, len(earlier) + 1 - COPIES)]:
+        path.unlink()
+    return copy

@@ -1,0 +1,62 @@
+"""daemon_health.py: which homes are read-only, and what is said of the engine."""
+
+import pytest
+
+from clamscannerd.daemon_health import engine_checks, homes_check
+from clamscannerd.engine.health import EngineState
+from clamscannerd.model import EngineInfo, Grade
+
+NOW = 2_000_000_000.0
+STRICT = {"/": True, "/home": False, "/data/web": False, "/data/web/cold": True, "/proc": False}
+
+
+@pytest.mark.parametrize(
+    ("homes", "named"),
+    [
+        (["/home/a", "/data/web/b"], ""),
+        (["/data/c", "/data/d", "/home/a"], "/data (2)"),
+        (["/data/web/cold/e"], "/data/web/cold (1)"),
+        (["/data/webs/f"], "/data/webs (1)"),
+        (["/", "/root", "/nonexistent", "/var/lib/x", "relative", "/data/../home/a"], ""),
+    ],
+    ids=["covered", "elsewhere", "nearest mount", "a whole name", "no homes"],
+)
+def test_homes_on_a_read_only_mount_are_counted_by_their_place(homes: list[str], named: str) -> None:
+    check = homes_check(homes, STRICT)
+    assert check.grade is (Grade.ERROR if named else Grade.OK)
+    assert named in check.message
+    assert bool(check.cure) == bool(named)
+
+
+def state(kind: str = "ready", **more: object) -> EngineState:
+    fields = {
+        "kind": kind,
+        "since": 0.0,
+        "info": EngineInfo(version="1.4.6", database=27400, database_time=NOW - 3600),
+        "signatures": True,
+        "max_file_size": 1,
+        "max_threads": 1,
+        "shared": True,
+        "address": "/x",
+        "reason": "" if kind == "ready" else "cannot use it",
+        "generation": "",
+        "read_timeout_s": 1.0,
+    }
+    return EngineState(**(fields | more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("engine", "grades"),
+    [
+        (state(), {"engine": "ok", "signatures": "ok"}),
+        (state("lost"), {"engine": "error"}),
+        (state(signatures=False), {"engine": "ok", "signatures": "error"}),
+        (state(info=EngineInfo(database_time=NOW - 3 * 86_400)), {"engine": "ok", "signatures": "warning"}),
+        (state(info=EngineInfo(blind=("Zips.",))), {"engine": "ok", "signatures": "ok", "engine.blind": "warning"}),
+    ],
+    ids=["well", "lost", "no signatures", "old ones", "blind"],
+)
+def test_what_ails_the_engine_is_graded_and_has_a_cure(engine: EngineState, grades: dict[str, str]) -> None:
+    checks = engine_checks(engine, NOW)
+    assert {check.id: check.grade.value for check in checks} == grades
+    assert all(bool(check.cure) == (check.grade is not Grade.OK) for check in checks)
