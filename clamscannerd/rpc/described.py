@@ -15,7 +15,7 @@ import msgspec
 
 from clamscannerd import __version__
 from clamscannerd.rpc import answers
-from clamscannerd.service import quarantine, task
+from clamscannerd.service import metrics, quarantine, task
 
 _TASK = "00000001/5a9ec8dd4c345d"
 _LOG = "/home/anna/.clamavconnector.disinfection.log"
@@ -320,6 +320,20 @@ DESCRIBED: Mapping[str, Described] = {
                     "checks": [
                         {"id": "engine", "grade": "ok", "message": "clamd 1.4.6 answers and scans.", "cure": ""}
                     ],
+                },
+            ),
+        ),
+    ),
+    "Daemon.metrics": Described(
+        summary="What the daemon counts, as Prometheus text; no user is named in it.",
+        answer=metrics.Metrics,
+        examples=(
+            Example(
+                name="all of it",
+                answer={
+                    "content_type": metrics.CONTENT_TYPE,
+                    "text": "# HELP clamscannerd_jobs_running Jobs under way.\n# TYPE clamscannerd_jobs_running gauge\n"
+                    'clamscannerd_jobs_running{kind="scan"} 2.0\nclamscannerd_jobs_running{kind="task"} 0.0\n',
                 },
             ),
         ),
