@@ -76,7 +76,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlite3": ("state",),
     "pyclamd": ("engine.control",),
     "systemd": ("systemd",),
-    "click": ("ctl.main", "ctl.asking", "ctl.commands", "ctl.metrics", "ctl.vault"),
+    "click": ("ctl.main", "ctl.asking", "ctl.commands", "ctl.metrics", "ctl.uapi", "ctl.vault"),
     "rich": ("ctl.progress",),
     "prometheus_client": ("service.metrics",),
 }
