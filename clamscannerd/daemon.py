@@ -225,6 +225,14 @@ class _Daemon:
             reload=self._reload,
             health=Health(engines.state, self._accounts, lambda: self._status.troubles()).checks,
             suspended=spawner.suspended,
+            statistics=lambda: {
+                "server": self._server.statistics(),
+                "runner": self._runner.statistics(),
+                "engines": engines.statistics(),
+                "store": store.statistics(),
+                "vault": self._vault.statistics(),
+                "processes": spawner.statistics(),
+            },
         )
         self._admins = Admins(config.server.admins, self._accounts)
         await self._admins.look_up()

@@ -5,6 +5,8 @@
                                                     -> progress.py: the same on a terminal (rich)
     vault.py     commands about what was taken away: quarantine, undo
     mailboxes.py what disinfect does about mailboxes, and says; asking.py: questions, where somebody can answer
+    metrics.py   the daemon's numbers, also as a file that is replaced whole
+    uapi.py      cPanel's command of that name, for scripts that call it
     commands.py  what every command shares: options, one line of trouble
     text.py      answers as plain lines; nothing a file name holds reaches the terminal raw
 

@@ -15,6 +15,8 @@ import click
 from clamscannerd.ctl import asking, mailboxes, text, vault
 from clamscannerd.ctl import health as _health  # noqa: F401  registers its command
 from clamscannerd.ctl import history as _history  # noqa: F401  likewise
+from clamscannerd.ctl import metrics as _metrics  # noqa: F401  the same
+from clamscannerd.ctl import uapi as _uapi  # noqa: F401  the same
 from clamscannerd.ctl.calls import FOUND, INTERRUPTED, PROGRAM, TROUBLE, Caller, Json, Refusal, is_envelope, out, say
 from clamscannerd.ctl.commands import cli, command, print_answer, reader_left, wire_names
 

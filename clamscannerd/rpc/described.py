@@ -15,7 +15,7 @@ from clamscannerd import __version__
 from clamscannerd.rpc import answers
 from clamscannerd.rpc.described_history import HISTORY
 from clamscannerd.rpc.describing import FILE, LOG, SIGNATURE, STATUS, TASK_ID, Described, Example
-from clamscannerd.service import quarantine, task
+from clamscannerd.service import metrics, quarantine, task
 
 KINDS: Mapping[str, tuple[int, str]] = {
     "parse_error": (-32700, "The line is no JSON; or JSON that is not accepted, such as a key given twice."),
@@ -270,6 +270,20 @@ DESCRIBED: Mapping[str, Described] = {
                     "checks": [
                         {"id": "engine", "grade": "ok", "message": "clamd 1.4.6 answers and scans.", "cure": ""}
                     ],
+                },
+            ),
+        ),
+    ),
+    "Daemon.metrics": Described(
+        summary="What the daemon counts, as Prometheus text; no user is named in it.",
+        answer=metrics.Metrics,
+        examples=(
+            Example(
+                name="all of it",
+                answer={
+                    "content_type": metrics.CONTENT_TYPE,
+                    "text": "# HELP clamscannerd_jobs_running Jobs under way.\n# TYPE clamscannerd_jobs_running gauge\n"
+                    'clamscannerd_jobs_running{kind="scan"} 2.0\nclamscannerd_jobs_running{kind="task"} 0.0\n',
                 },
             ),
         ),

@@ -15,6 +15,7 @@ from clamscannerd.rpc.access import Rule
 from clamscannerd.rpc.discover import document
 from clamscannerd.rpc.table import Call, Method, Methods, table
 from clamscannerd.service import clamscanner, daemon, history, quarantine, scan, task
+from clamscannerd.service import metrics as counted
 from clamscannerd.service.context import Context
 from clamscannerd.service.listening import KINDS, Kind, Listeners
 
@@ -130,16 +131,6 @@ def build(context: Context) -> Methods:
         kinds = frozenset(params.kinds if params.kinds is not None else KINDS)
         return listeners.begin(account, kinds, call.connection_id, call.push)
 
-    async def reload(_call: Call, _: NoParams) -> object:
-        return await daemon.reload(context)
-
-    async def health(call: Call, _: NoParams) -> object:
-        everybody = call.is_admin and call.user is None
-        return await daemon.health(context, call.peer.uid, call.user, everybody=everybody)
-
-    async def version(_call: Call, _: NoParams) -> object:
-        return {"version": __version__}
-
     described: list[msgspec.Raw] = []  # made when somebody asks, and kept: it is the same for as long as we run
 
     async def discover(_call: Call, _: NoParams) -> object:
@@ -165,9 +156,7 @@ def build(context: Context) -> Methods:
         *_vault(context),
         *_tasks(context),
         Method(name="Events.subscribe", params=Subscribe, rule=own, handler=subscribe),
-        Method(name="Daemon.health", params=NoParams, rule=own, handler=health),
-        Method(name="Daemon.reload", params=NoParams, rule=Rule.ADMIN, handler=reload),
-        Method(name="Daemon.version", params=NoParams, rule=Rule.ANYONE, handler=version),
+        *_daemon(context),
         Method(name="rpc.discover", params=NoParams, rule=Rule.ANYONE, handler=discover),
     )
     return methods
@@ -250,4 +239,28 @@ def _tasks(context: Context) -> list[Method]:
         Method(name="Task.list", params=ListTasks, rule=own, handler=list_tasks),
         Method(name="Task.get", params=GetTask, rule=own, handler=get),
         Method(name="Task.undo", params=UndoTask, rule=own, handler=undo),
+    ]
+
+
+def _daemon(context: Context) -> list[Method]:
+    """Daemon.*"""
+
+    async def reload(_call: Call, _: NoParams) -> object:
+        return await daemon.reload(context)
+
+    async def health(call: Call, _: NoParams) -> object:
+        everybody = call.is_admin and call.user is None
+        return await daemon.health(context, call.peer.uid, call.user, everybody=everybody)
+
+    async def metrics(_call: Call, _: NoParams) -> object:
+        return await counted.metrics(context)
+
+    async def version(_call: Call, _: NoParams) -> object:
+        return {"version": __version__}
+
+    return [
+        Method(name="Daemon.health", params=NoParams, rule=Rule.SELF, handler=health),
+        Method(name="Daemon.metrics", params=NoParams, rule=Rule.ADMIN, handler=metrics),
+        Method(name="Daemon.reload", params=NoParams, rule=Rule.ADMIN, handler=reload),
+        Method(name="Daemon.version", params=NoParams, rule=Rule.ANYONE, handler=version),
     ]

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Literal, Protocol
 
+import msgspec
 import trio
 
 from clamscannerd.errors import Refused
@@ -67,6 +68,7 @@ class Context:
         reload: Callable[[], Awaitable[list[str]]],
         health: Callable[[Account | Literal["all"] | None], Awaitable[list[Check]]],
         suspended: Callable[[int], str] = lambda _: "",
+        statistics: Callable[[], Mapping[str, msgspec.Struct]],
     ) -> None:
         self.store = store
         self.vault = vault
@@ -80,6 +82,8 @@ class Context:
         """Read the configuration again; the keys whose change waits for a new start. Raises ConfigError."""
         self.health = health
         """What is right and what is not, the worst first; of homes: an account's, everybody's, nobody's."""
+        self.statistics = statistics
+        """What each part of the daemon counts: the parts of service/metrics.py."""
         self.verifying: set[tuple[int, str] | None] = set()  # accounts whose contents are being read; None: all
         self.verify_slots = trio.CapacityLimiter(_VERIFIES)
         self._probe = probe

@@ -79,6 +79,7 @@ class Place:
         self.context = Context(
             reload=_no_reload,
             health=_no_health,
+            statistics=dict,
             store=store,
             vault=Vault(Path("/nonexistent"), store, NO_VAULT),
             live=self.live,

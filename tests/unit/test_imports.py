@@ -77,8 +77,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlite3": ("state",),
     "pyclamd": ("engine.control",),
     "systemd": ("systemd",),
-    "click": ("ctl.main", "ctl.asking", "ctl.commands", "ctl.history", "ctl.vault"),
+    "click": ("ctl.main", "ctl.asking", "ctl.commands", "ctl.history", "ctl.metrics", "ctl.uapi", "ctl.vault"),
     "rich": ("ctl.progress",),
+    "prometheus_client": ("service.metrics",),
 }
 """Who may import what comes from outside."""
 
