@@ -19,6 +19,8 @@ class Look(NamedTuple):
     fds: dict[int, str]
     status: dict[str, str]
     dumpable: bool
+    marks: frozenset[int]
+    """Fds that are O_PATH: nothing can be read by them."""
 
     @classmethod
     def at(cls, pid: int) -> Self | None:
@@ -29,6 +31,7 @@ class Look(NamedTuple):
             return None
         try:
             fds = {int(name): _link(f"/proc/self/fd/{place}/fd/{name}") for name in _names(place)}
+            marks = frozenset(fd for fd in fds if _flags(f"/proc/self/fd/{place}/fdinfo/{fd}") & os.O_PATH)
             status = Path(f"/proc/self/fd/{place}/status").read_text()
             owner = os.stat("mem", dir_fd=place).st_uid
         except (FileNotFoundError, ProcessLookupError):
@@ -36,11 +39,15 @@ class Look(NamedTuple):
         finally:
             os.close(place)
         lines = (line.partition(":") for line in status.splitlines())
-        return cls(fds, {key: value.strip() for key, _, value in lines}, owner != 0)
+        return cls(fds, {key: value.strip() for key, _, value in lines}, owner != 0, marks)
 
     def has_opened(self, home: str) -> bool:
-        """Whether it works in this home already: then it is past its drop and its seal, or never will be."""
-        return any(target == home or target.startswith(f"{home}/") for target in self.fds.values())
+        """Whether it works in this home already: then it is past its drop and its seal, or never will be.
+
+        By something that can be read: the seal itself marks the home (O_PATH) for Landlock, before the filter is on.
+        """
+        open_there = [target for fd, target in self.fds.items() if fd not in self.marks]
+        return any(target == home or target.startswith(f"{home}/") for target in open_there)
 
 
 def _names(place: int) -> list[str]:
@@ -49,6 +56,13 @@ def _names(place: int) -> list[str]:
         return os.listdir(fd)
     finally:
         os.close(fd)
+
+
+def _flags(path: str) -> int:
+    try:
+        return int(Path(path).read_text().split("flags:")[1].split()[0], 8)
+    except FileNotFoundError:  # closed meanwhile
+        return os.O_PATH
 
 
 def _link(path: str) -> str:
