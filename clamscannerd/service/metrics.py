@@ -98,6 +98,7 @@ ROWS: Mapping[str, Mapping[str, _Row]] = {
         "running": _gauge("processes_running", "Workers, and the private engine where the monitor started it."),
         "started": _counter("processes_started", "Processes started by the monitor."),
         "refused": _counter("processes_refused", "Processes that the monitor did not start."),
+        "stuck": _gauge("workers_stuck", "Workers that were killed and hang in the kernel."),
     },
 }
 """Part of the daemon -> number of its `statistics()` -> metric; the names without their beginning and `_total`."""
