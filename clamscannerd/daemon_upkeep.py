@@ -1,4 +1,4 @@
-"""What goes on in [daemon] beside calls and jobs: the vault's expiry, what the watchdog asks, memory, the end's last resort."""
+"""What goes on in [daemon] beside calls and jobs: the vault's expiry, what the watchdog asks, memory, the last exit."""
 
 import gc
 import logging
