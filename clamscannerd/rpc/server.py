@@ -101,12 +101,13 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 class _Usage:
     """What one uid has open. Exists from its first connection to its last."""
 
-    __slots__ = ("calls", "connections", "heavy", "unsent")
+    __slots__ = ("calls", "connections", "heavy", "turn", "unsent")
 
     def __init__(self) -> None:
         self.connections = 0
         self.calls = 0
         self.heavy = trio.Lock()
+        self.turn = trio.Lock()
         self.unsent = Unsent()
 
 
@@ -247,13 +248,13 @@ class Server:
             return Held(client.usage.unsent, limited=not self._is_admin(client.peer.uid))
 
         async def talk() -> None:
-            stream, limits, heavy = trio.SocketStream(sock), self.limits.wire(), client.usage.heavy
             wire = Wire(
-                *(stream, limits, client.streams),
+                *(trio.SocketStream(sock), self.limits.wire(), client.streams),
                 answer=answer,
                 hold=hold,
                 note_busy=self._note_busy,
-                heavy=heavy,
+                heavy=client.usage.heavy,
+                turn=client.usage.turn,
                 ending=self._ending,
             )
             ended = False

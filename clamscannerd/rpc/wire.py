@@ -9,8 +9,10 @@ done is worse than one whose answer nobody reads.
 A call may begin a stream of notifications. Such a connection is never idle, and it lasts when the client has shut down
 its writing side, as `printf ... | nc` does; that it is gone is seen at the next write, or looked for now and then.
 
-Connections end one behind the other, over all clients: ten thousand that were silent equally long, or whose panel was
-killed, would otherwise all be in the loop's way at once, and a call passes through the loop ten times.
+A call passes through the loop ten times, and each time waits for all that can go on. So a uid begins one line, or the
+decoding of one chunk, each time round, over all its connections: else one with 500 lines under way makes others wait
+for 500 of its steps, ten times. And connections end one behind the other, over all uids: ten thousand that were silent
+equally long, or whose panel was killed, would all be in the way at once. (A trio.Lock is held once round at least.)
 
 A line that was read is dropped before its answer is written, so that a client that does not read holds no megabytes.
 Rejected: answers in the order of the lines (a slow call would delay a poll), a queue and a task for writing (a lock
@@ -78,6 +80,7 @@ class Wire:
         hold: Callable[[], Held],
         note_busy: Callable[[int], None],
         heavy: trio.Lock,
+        turn: trio.Lock,
         ending: trio.Lock,
     ) -> None:
         self._stream = stream
@@ -89,6 +92,7 @@ class Wire:
         self._hold = hold
         self._note_busy = note_busy
         self._heavy = heavy  # one for all connections of a uid
+        self._turn = turn  # likewise
         self._ending = ending  # one for all connections
         self._protocol = jsonrpc.Connection(limits=limits.messages)
         self._slots = trio.Semaphore(LINES_AT_ONCE, max_value=LINES_AT_ONCE)
@@ -123,14 +127,21 @@ class Wire:
             chunk = await self._receive()
             if chunk is None:
                 return
+            async with self._turn:
+                pass
             events = await self._decode(chunk)
             events.reverse()
+            has_turn = True
             while events and not self._broken:
                 event = events.pop()  # the list must not keep what a line's task drops
                 if isinstance(event, jsonrpc.TooLarge):
                     await self._refuse(event.error)
                     return
                 await self._slots.acquire()
+                if not has_turn:
+                    async with self._turn:
+                        pass
+                has_turn = False
                 self._begin_line()
                 lines.start_soon(self._line, event, streams)
                 del event
@@ -152,7 +163,7 @@ class Wire:
         if chunk:
             return chunk
         async with self._ending:  # not while it is written to: who does not read holds up nobody's end
-            await trio.lowlevel.checkpoint()
+            pass
         if chunk is None and not self._broken:
             limits = self._limits
             if self._line_began is None:

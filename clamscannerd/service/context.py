@@ -1,8 +1,8 @@
 """What the handlers work with. [daemon] Built once by daemon.py; `settings` is replaced whole by a reload."""
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
 import msgspec
@@ -14,6 +14,7 @@ from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.scan_types import ScanType
 from clamscannerd.state.live import Live
 from clamscannerd.state.store import Store
+from clamscannerd.state.turns import asked_by, one_at_a_time
 from clamscannerd.state.vault import Vault
 
 _VERIFIES = 2  # checks of contents at once: each reads up to an account's part of the vault
@@ -99,6 +100,7 @@ class Context:
 
     async def entry(self, peer_uid: int, user: str | None) -> Entry:
         """The account that a call is for: the peer's own, or the one an administrator named."""
+        asked_by(peer_uid)
         return await self.accounts.by_name(user) if user is not None else await self.accounts.by_uid(peer_uid)
 
     async def exists(self, account: Account, paths: tuple[bytes, ...], *, need_one: bool) -> tuple[bool, ...]:
@@ -106,7 +108,7 @@ class Context:
 
         `need_one`: where none is, that must not be an old answer: the directory may just have been made.
         """
-        async with _one_at_a_time(self._probing, account.uid):
+        async with one_at_a_time(self._probing, account.uid):
             seen = self._lately_seen(account)
             if not seen.keys() >= set(paths) or (need_one and not any(seen[path] for path in paths)):
                 async with self._probes:
@@ -132,16 +134,4 @@ class Context:
     def heavy(self, uid: int) -> AbstractAsyncContextManager[None]:
         """Around what reads all findings of an account: the database's readers stand in one line, and so an account
         has one such read in it at most, however often it asks. The others wait behind one."""
-        return _one_at_a_time(self._heavy, uid)
-
-
-@asynccontextmanager
-async def _one_at_a_time(locks: dict[int, trio.Lock], uid: int) -> AsyncIterator[None]:
-    """A lock for each uid, while somebody holds it or waits for it."""
-    lock = locks.setdefault(uid, trio.Lock())
-    try:
-        async with lock:
-            yield
-    finally:
-        if not lock.locked():
-            locks.pop(uid, None)
+        return one_at_a_time(self._heavy, uid)

@@ -3,7 +3,8 @@
 One connection writes, in one thread at a time: SQLite has one writer anyway, and waiting in trio's line is fairer
 than SQLite's busy handler and costs no thread. A second one reads (query_only), so that a list of 100,000 findings
 does not stand before the commits of other accounts' steps; WAL lets both go on at once. Either limiter is a
-CapacityLimiter(1): a connection is used by one thread at a time, whichever that is.
+CapacityLimiter(1): a connection is used by one thread at a time, whichever that is. In the line of those who read each
+uid stands once, however many calls it has under way.
 
 A transaction is never cut off half way: a cancelled call either has not begun, or is finished and its result given.
 
@@ -30,6 +31,7 @@ from clamscannerd.errors import StateError
 from clamscannerd.state import tasks
 from clamscannerd.state.schema import APPLICATION_ID, MIGRATIONS, VERSION
 from clamscannerd.state.store_wal import check_log
+from clamscannerd.state.turns import behind_own
 from clamscannerd.state.vault_files import sync_directory
 
 P = ParamSpec("P")
@@ -78,6 +80,7 @@ class Database:
         self._reader = reader
         self._write_line = trio.CapacityLimiter(1)
         self._read_line = trio.CapacityLimiter(1)
+        self._reading: dict[int, trio.Lock] = {}
         self.reads = 0
         self.writes = 0
         self.broken = ""
@@ -104,7 +107,8 @@ class Database:
             return self._transaction(self._reader, "BEGIN", lambda: fn(self._reader, *args, **kwargs))
 
         self.reads += 1
-        return await self._in_thread(work, self._read_line)
+        async with behind_own(self._reading):
+            return await self._in_thread(work, self._read_line)
 
     async def wait_broken(self) -> str:
         """Why nothing works any more until the next start; while it does, for ever."""
