@@ -115,7 +115,12 @@ def check_all_done_once(
     assert (done["type"], done["status"], done["state"]) == ("done", "done", "success")
     check_log(account.home, details)
     taken = [file for file, action in asked.items() if action != "ignore"]
-    tasks = {row[0] for row in rows(daemon, "SELECT id FROM task WHERE uid = ?", account.uid)}
+    tasks = {
+        row[0]
+        for row in rows(
+            daemon, "SELECT t.id FROM task t JOIN account a ON a.id = t.account WHERE a.uid = ?", account.uid
+        )
+    }
     kept = [item for item in vault(daemon) if item.task in tasks]
     assert len(kept) == len(taken)
     assert {f"{account.home}/{os.fsdecode(item.path)}": item.content.rstrip(b"\0") for item in kept} == {
