@@ -78,12 +78,11 @@ def dropped_transactions(wal: Path) -> int:
 
 
 def _ends(file: BinaryIO, frame_bytes: int, salts: list[int] | None) -> int:
-    """From here on, transactions of which the last frame is there, if only in part. `salts` None: the first frame's."""
+    """From here on, transactions of which the last frame is there, if only in part. `salts` None: of any log."""
     count = 0
     while len(frame := file.read(frame_bytes)) >= _FRAME.size:
         _, size, *own, _, _ = _FRAME.unpack_from(frame)
-        salts = own if salts is None else salts
-        count += own == salts and size > 0
+        count += size > 0 and salts in (None, own)
     return count
 
 

@@ -35,10 +35,10 @@ def value(state: Path) -> int:
         return number
 
 
-def spoil(state: Path, offset: int) -> None:
+def spoil(state: Path, offset: int, size: int = 8) -> None:
     with (state / "state.db-wal").open("r+b") as file:
         file.seek(offset)
-        file.write(b"\xa5" * 8)
+        file.write(b"\xa5" * size)
 
 
 def cut(state: Path, size: int) -> None:
@@ -83,9 +83,11 @@ def test_a_last_transaction_in_part_is_left_out_kept_and_said(
     database._writer.close()
 
 
-@pytest.mark.parametrize("offset", [0, 20, 32 + 500, 32 + (COMMITS - 3) * FRAME + 8])
-def test_more_than_that_is_refused_and_left_as_it_is(state: Path, offset: int) -> None:
-    spoil(state, offset)
+@pytest.mark.parametrize(
+    ("offset", "size"), [(0, 8), (0, 64), (20, 8), (32 + 500, 8), (32 + (COMMITS - 3) * FRAME + 8, 8)]
+)
+def test_more_than_that_is_refused_and_left_as_it_is(state: Path, offset: int, size: int) -> None:
+    spoil(state, offset, size)
     before = {path.name: path.read_bytes() for path in state.glob("state.db*")}
     with pytest.raises(StateError, match=r"state.db-wal is damaged: \d transactions in it cannot be read"):
         open_database(state)
