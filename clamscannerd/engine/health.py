@@ -64,7 +64,9 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 class EngineState(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of an engine, or of all of them together.
 
-    `since`: epoch seconds, see the module. `signatures`: False on the built-in test signature, where OK means nothing.
+    `since`: epoch seconds, see the module, to be shown; `steady_since`: the same moment on time.monotonic, for how long
+    it has been so, which no step of the clock changes.
+    `signatures`: False on the built-in test signature, where OK means nothing.
     `max_file_size`: a larger file is too big and not sent. `reason`: one sentence while not ready, else "".
     `generation`: changes whenever what a verdict rests on may have changed; verdicts kept under another one are void.
     `read_timeout_s`: the engine ends a session that gets no new command for so long, scans running or not.
@@ -72,6 +74,7 @@ class EngineState(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: Kind
     since: float
+    steady_since: float
     info: EngineInfo
     signatures: bool
     max_file_size: int
@@ -113,6 +116,7 @@ class Member:
         self.state = EngineState(
             kind="starting",
             since=time.time(),
+            steady_since=time.monotonic(),
             info=EngineInfo(blind=limits.blind),
             signatures=signatures,
             max_file_size=limits.max_file_size,
@@ -209,6 +213,7 @@ class Member:
                 old,
                 kind="ready",
                 since=old.since if old.kind == "ready" else time.time(),
+                steady_since=old.steady_since if old.kind == "ready" else time.monotonic(),
                 info=info,
                 max_file_size=limits.max_file_size,
                 max_threads=limits.max_threads,
@@ -223,8 +228,10 @@ class Member:
         self._set(kind, reason)
 
     def _set(self, kind: Kind, reason: str) -> None:
-        since = time.time() if self.state.kind == "ready" else self.state.since
-        self._become(msgspec.structs.replace(self.state, kind=kind, since=since, reason=reason))
+        state = msgspec.structs.replace(self.state, kind=kind, reason=reason)
+        if self.state.kind == "ready":
+            state = msgspec.structs.replace(state, since=time.time(), steady_since=time.monotonic())
+        self._become(state)
 
     def _become(self, state: EngineState) -> None:
         old, self.state = self.state, state

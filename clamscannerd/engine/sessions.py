@@ -112,6 +112,7 @@ class Engines:
         self._none = EngineState(
             kind="starting",
             since=time.time(),
+            steady_since=time.monotonic(),
             info=EngineInfo(),
             signatures=True,
             max_file_size=settings.max_file_size,
@@ -307,7 +308,7 @@ class Engines:
             if not reason:
                 continue
             state = member.state
-            if state.kind == "ready" and time.time() - state.since > STABLE_S:
+            if state.kind == "ready" and time.monotonic() - state.steady_since > STABLE_S:
                 backoff_s = FIRST_BACKOFF_S
             member.lose(reason)
             await trio.sleep(backoff_s)
@@ -357,8 +358,9 @@ class Engines:
         self._tell()
 
     def _say_none(self, kind: Literal["starting", "lost"], reason: str) -> None:
-        since = self._none.since if kind == "lost" else time.time()
-        self._none = msgspec.structs.replace(self._none, kind=kind, reason=reason, since=since)
+        if kind == "starting":
+            self._none = msgspec.structs.replace(self._none, since=time.time(), steady_since=time.monotonic())
+        self._none = msgspec.structs.replace(self._none, kind=kind, reason=reason)
         self._tell()
 
     def _tell(self) -> None:

@@ -53,7 +53,7 @@ async def start_scan(context: Context, entry: Entry, asked_by: int, scan_type: s
     if not kinds:
         return refused(func, f"cannot start the scan: there is no scan type {scan_type[:100]!r} for this account")
     engine = context.engine()
-    away_s = time.time() - engine.since
+    away_s = time.monotonic() - engine.steady_since
     if engine.kind == "lost" and away_s > context.settings.lost_after_s:
         return refused(func, f"cannot start the scan: no engine for {away_s:.0f} s: {engine.reason}")
     if why := context.suspended(entry.account.uid):

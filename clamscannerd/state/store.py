@@ -97,6 +97,11 @@ class Store(HistoryStore):
         """Check every page, however large the file, while others go on. Raises StateError naming the file."""
         await trio.to_thread.run_sync(verify, self._db.path)
 
+    @property
+    def doubtful(self) -> bool:
+        """At this start the end of the log was not there, or nobody could tell: see store_wal."""
+        return self._db.doubtful
+
     async def free_bytes(self) -> int:
         """What the file system of the directory has left for us. Raises StateError."""
         return await trio.to_thread.run_sync(free_bytes, self._db.path.parent)

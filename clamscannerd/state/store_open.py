@@ -73,7 +73,9 @@ _BREAKING = _DAMAGE | {sqlite3.SQLITE_IOERR}
 class Database:
     """An open state directory. `write` and `read` run `fn(connection, ...)` as one transaction in a thread."""
 
-    def __init__(self, path: Path, lock: int, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: Path, lock: int, writer: sqlite3.Connection, reader: sqlite3.Connection, *, doubtful: bool = False
+    ) -> None:
         self.path = path
         self._lock = lock
         self._writer = writer
@@ -84,6 +86,8 @@ class Database:
         self.reads = 0
         self.writes = 0
         self.broken = ""
+        self.doubtful = doubtful
+        """What was committed last may not be there: see store_wal."""
         self._breaking = trio.Event()
 
     @property
@@ -175,9 +179,8 @@ def open_database(directory: Path) -> Database:
         try:
             lock = _lock(directory)
             undo.callback(os.close, lock)
-            if path.exists():
-                check_log(path)
-            else:
+            doubtful = path.exists() and check_log(path)
+            if not path.exists():
                 _create(path)
             writer = undo.enter_context(contextlib.closing(_connect(path)))
             _accept(writer, path)
@@ -190,7 +193,7 @@ def open_database(directory: Path) -> Database:
         except OSError as error:
             raise StateError(f"cannot open state {directory}: {error.strerror}") from error
         undo.pop_all()
-    return Database(path, lock, writer, reader)
+    return Database(path, lock, writer, reader, doubtful=doubtful)
 
 
 def _lock(directory: Path) -> int:

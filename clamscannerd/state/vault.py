@@ -202,8 +202,14 @@ class Vault:
         return msgspec.structs.replace(await self.survey(), cleaned=cleaned)
 
     async def clean(self) -> int:
-        """At start, before any job: remove what a crash left half received or half removed; how many."""
+        """At start, before any job: remove what a crash left half received or half removed; how many.
+
+        Where the end of the log is in doubt, a content may have been whole, and the only one: then only its row goes.
+        """
         passing = [one for one in await self._store.items_in_passing() if one.file not in self._receiving]
+        if self._store.doubtful:
+            await self._store.forget_items([one.item_id for one in passing if one.state == "receiving"])
+            passing = [one for one in passing if one.state != "receiving"]
         with self._mapped("clean"):
             await self._unlink(tuple(passing))
         return len(passing)

@@ -33,7 +33,7 @@ MAIL = ScanType(id="mail", message="Mail", paths=(b"mail", b"Maildir"), users=fr
 
 class Ready(Frozen, frozen=True, kw_only=True):
     kind: str = "ready"
-    since: float = 0.0
+    steady_since: float = 0.0
     reason: str = ""
     signatures: bool = True
     info: EngineInfo = EngineInfo()

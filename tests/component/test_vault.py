@@ -312,6 +312,18 @@ async def test_what_a_crash_left_half_received_is_cleaned(vault: Vault, store: S
     assert await vault.read(kept) == CONTENT
 
 
+async def test_what_may_have_been_whole_before_the_log_was_torn_stays(vault: Vault, store: Store) -> None:
+    file, gone = "ab" + "0" * 30, await keep(vault)
+    await store.remove_item(gone.id)
+    await store.reserve_item(ANN, step(2), 10, file, META, _caps(), 1.0)
+    vault_files.make_directory(vault._directory / "ab")
+    vault_files.path_of(vault._directory, file).write_bytes(b"the only one")
+    store._db.doubtful = True
+    report = await vault.check()
+    assert (report.cleaned, report.strays) == (1, (f"ab/{file}.item",))
+    assert await store.items_in_passing() == []
+
+
 async def test_what_a_crash_left_half_removed_is_cleaned(vault: Vault, store: Store) -> None:
     item = await keep(vault)
     await store.remove_item(item.id)

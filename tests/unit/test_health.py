@@ -32,6 +32,7 @@ def state(kind: str = "ready", **more: object) -> EngineState:
     fields = {
         "kind": kind,
         "since": 0.0,
+        "steady_since": 0.0,
         "info": EngineInfo(version="1.4.6", database=27400, database_time=NOW - 3600),
         "signatures": True,
         "max_file_size": 1,

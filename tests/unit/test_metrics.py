@@ -30,6 +30,7 @@ PARTS: Mapping[str, type[msgspec.Struct]] = {
 class Engine(Frozen, frozen=True, kw_only=True):
     kind: str = "ready"
     since: float = 0.0
+    steady_since: float = 0.0
     reason: str = "/home/anna is no engine"
     signatures: bool = True
     info: EngineInfo = EngineInfo(version='1.4.6 "x\\\n', database=27400, database_time=1.7e9)

@@ -139,8 +139,9 @@ ALLOWED: dict[str, str] = {
         state/store_wal.py _keep .unlink 1
         state/store_wal.py _keep open 1
         state/store_wal.py _keep os.open 1
-        state/store_wal.py check_log .exists 2
-        state/store_wal.py dropped_transactions .open 1
+        state/store_wal.py _known_frames .open 1
+        state/store_wal.py check_log .exists 3
+        state/store_wal.py read_log .open 1
         state/vault_blobs.py Blobs._connection .chmod 1
         state/vault_blobs.py Blobs._connection .exists 1
         state/vault_blobs.py Blobs._connection .unlink 1
