@@ -5,8 +5,9 @@ One bad client never takes the daemon down and never blocks another account: hen
 kept, and one of the product's two `except Exception`, in `_contain`: around each call, and around each connection for
 faults of our own. What is refused at accept gets one line written without waiting, and is closed.
 
-The peer is SO_PEERCRED's uid, read once at accept. Its pid is never used: it may be another process by now. File
-descriptors that a client sends are closed by the kernel, as nothing here receives control messages.
+The peer is SO_PEERCRED's uid, read once at accept, and whose uid that was then: a connection that outlives its account
+speaks for nobody, also where the uid is somebody else's by now. Its pid is never used: it may be another process by
+now. File descriptors that a client sends are closed by the kernel, as nothing here receives control messages.
 
 Limits and methods are replaced whole on reload: limits per uid and methods count from the next call on, limits of a
 stream from the next connection on.
@@ -22,6 +23,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Protocol
 
 import msgspec
 import trio
@@ -33,12 +35,14 @@ from clamscannerd.errors import (
     Refused,
     ShuttingDown,
     StateError,
+    TimedOut,
     TooManyCalls,
     TooManyConnections,
+    UnknownAccount,
 )
 from clamscannerd.model import Peer
 from clamscannerd.rpc import jsonrpc
-from clamscannerd.rpc.access import ROOT_UID, decide
+from clamscannerd.rpc.access import ROOT_UID, Rule, decide
 from clamscannerd.rpc.table import Call, Methods, bind, find, names_user
 from clamscannerd.rpc.unsent import Held, Unsent
 from clamscannerd.rpc.wire import Wire, WireLimits
@@ -110,14 +114,26 @@ class _Usage:
         self.unsent = Unsent()
 
 
-class _Client(msgspec.Struct, frozen=True, kw_only=True):
+class _Client(msgspec.Struct, kw_only=True):
     id: int
     peer: Peer
     usage: _Usage
+    name: str | None = None
+    """Whose uid it was at accept; None: that could not be looked up."""
+
+
+class People(Protocol):
+    """Who stands behind uids: passwd."""
+
+    async def name_of(self, uid: int) -> str:
+        """Empty: nobody. Raises TimedOut."""
+
+    async def admins(self) -> frozenset[int]:
+        """The uids of administrators, looked up as often as it takes."""
 
 
 class Server:
-    """Serves `methods` on listeners. `admins` gives the uids of administrators, as of now."""
+    """Serves `methods` on listeners. `admins`: their uids as last known, for limits; for a call `people` is asked."""
 
     def __init__(
         self,
@@ -125,11 +141,13 @@ class Server:
         *,
         limits: ServerLimits,
         admins: Callable[[], frozenset[int]],
+        people: People | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
         self.methods = methods
         self.limits = limits
         self._admins = admins
+        self._people = people
         self._grace_s = grace_s
         self._usage: dict[int, _Usage] = {}
         self._connections = self._connections_total = self._connections_refused = 0
@@ -248,6 +266,9 @@ class Server:
             wire = Wire(stream, limits, answer=answer, hold=hold, note_busy=self._note_busy, heavy=heavy)
             ended = False
             try:
+                if self._people is not None:
+                    with suppress(TimedOut):
+                        client.name = await self._people.name_of(client.peer.uid)
                 await wire.run()
                 ended = True
             finally:
@@ -331,6 +352,12 @@ class Server:
                 raise self.refusal
             method = find(self.methods, name)
             admins = self._admins()
+            if self._people is not None and client.peer.uid != ROOT_UID:
+                if method.rule is not Rule.ANYONE and client.name != await self._people.name_of(client.peer.uid):
+                    problem = "the user of this connection is not the one it was made by: connect again"
+                    raise UnknownAccount(f"cannot take the call: {problem}")
+                if client.peer.uid in admins:
+                    admins = await self._people.admins()
             decision = decide(client.peer, method.rule, admins=admins, user_named=names_user(params))
             user, values = bind(method, params)
             call = Call(peer=client.peer, connection_id=client.id, user=user, is_admin=decision.is_admin)

@@ -78,7 +78,7 @@ class Context:
         self._probe = probe
         self._probes = trio.CapacityLimiter(_PROBES)
         self._probing: dict[int, trio.Lock] = {}
-        self._seen: dict[int, tuple[float, bytes, dict[bytes, bool]]] = {}
+        self._seen: dict[int, tuple[float, Account | None, dict[bytes, bool]]] = {}
         self._heavy: dict[int, trio.Lock] = {}
 
     async def entry(self, peer_uid: int, user: str | None) -> Entry:
@@ -97,12 +97,12 @@ class Context:
                     seen = dict(zip(paths, await self._probe(account, paths), strict=True))
                 if len(self._seen) >= _SEEN_KEPT:
                     self._seen.clear()
-                self._seen[account.uid] = trio.current_time(), account.home, seen
+                self._seen[account.uid] = trio.current_time(), account, seen
             return tuple(seen[path] for path in paths)
 
     def _lately_seen(self, account: Account) -> dict[bytes, bool]:
-        when, home, seen = self._seen.get(account.uid, (-math.inf, b"", {}))
-        return seen if home == account.home and trio.current_time() - when < _SEEN_S else {}
+        when, whose, seen = self._seen.get(account.uid, (-math.inf, None, {}))
+        return seen if whose == account and trio.current_time() - when < _SEEN_S else {}
 
     def heavy(self, uid: int) -> AbstractAsyncContextManager[None]:
         """Around what reads all findings of an account: the database's readers stand in one line, and so an account
