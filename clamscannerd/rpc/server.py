@@ -5,9 +5,8 @@ One bad client never takes the daemon down and never blocks another account: hen
 kept, and one of the product's two `except Exception`, in `_contain`: around each call, and around each connection for
 faults of our own. What is refused at accept gets one line written without waiting, and is closed.
 
-The peer is SO_PEERCRED's uid, read once at accept, and whose uid that was then: a connection that outlives its account
-speaks for nobody, also where the uid is somebody else's by now. Its pid is never used: it may be another process by
-now. File descriptors that a client sends are closed by the kernel, as nothing here receives control messages.
+The peer is SO_PEERCRED's uid, read once at accept; whose that is: speaker.py. Its pid is never used: it may be another
+process by now. File descriptors that a client sends are closed by the kernel, as nothing here receives control messages.
 
 Limits and methods are replaced whole on reload: limits per uid and methods count from the next call on, limits of a
 stream from the next connection on.
@@ -23,7 +22,6 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Protocol
 
 import msgspec
 import trio
@@ -35,14 +33,13 @@ from clamscannerd.errors import (
     Refused,
     ShuttingDown,
     StateError,
-    TimedOut,
     TooManyCalls,
     TooManyConnections,
-    UnknownAccount,
 )
 from clamscannerd.model import Peer
 from clamscannerd.rpc import jsonrpc
-from clamscannerd.rpc.access import ROOT_UID, Rule, decide
+from clamscannerd.rpc.access import ROOT_UID, decide
+from clamscannerd.rpc.speaker import People, Speaker
 from clamscannerd.rpc.table import Call, Methods, bind, find, names_user
 from clamscannerd.rpc.unsent import Held, Unsent
 from clamscannerd.rpc.wire import Wire, WireLimits
@@ -114,26 +111,15 @@ class _Usage:
         self.unsent = Unsent()
 
 
-class _Client(msgspec.Struct, kw_only=True):
+class _Client(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     peer: Peer
     usage: _Usage
-    name: str | None = None
-    """Whose uid it was at accept; None: that could not be looked up."""
-
-
-class People(Protocol):
-    """Who stands behind uids: passwd."""
-
-    async def name_of(self, uid: int) -> str:
-        """Empty: nobody. Raises TimedOut."""
-
-    async def admins(self) -> frozenset[int]:
-        """The uids of administrators, looked up as often as it takes."""
+    speaker: Speaker
 
 
 class Server:
-    """Serves `methods` on listeners. `admins`: their uids as last known, for limits; for a call `people` is asked."""
+    """Serves `methods` on listeners. `admins`: uids of administrators as last known; `people`: as of now."""
 
     def __init__(
         self,
@@ -239,7 +225,8 @@ class Server:
         usage.connections += 1
         self._connections += 1
         self._connections_total += 1
-        client = _Client(id=self._connections_total, peer=peer, usage=usage)
+        speaker = Speaker(self._people, peer.uid)
+        client = _Client(id=self._connections_total, peer=peer, usage=usage, speaker=speaker)
         clients.start_soon(self._serve_client, sock, client)
 
     def _connection_problem(self, uid: int) -> str:
@@ -266,9 +253,7 @@ class Server:
             wire = Wire(stream, limits, answer=answer, hold=hold, note_busy=self._note_busy, heavy=heavy)
             ended = False
             try:
-                if self._people is not None:
-                    with suppress(TimedOut):
-                        client.name = await self._people.name_of(client.peer.uid)
+                await client.speaker.learn()
                 await wire.run()
                 ended = True
             finally:
@@ -351,13 +336,7 @@ class Server:
             if self.refusal is not None and name not in self.methods:
                 raise self.refusal
             method = find(self.methods, name)
-            admins = self._admins()
-            if self._people is not None and client.peer.uid != ROOT_UID:
-                if method.rule is not Rule.ANYONE and client.name != await self._people.name_of(client.peer.uid):
-                    problem = "the user of this connection is not the one it was made by: connect again"
-                    raise UnknownAccount(f"cannot take the call: {problem}")
-                if client.peer.uid in admins:
-                    admins = await self._people.admins()
+            admins = await client.speaker.decide(method.rule, self._admins())
             decision = decide(client.peer, method.rule, admins=admins, user_named=names_user(params))
             user, values = bind(method, params)
             call = Call(peer=client.peer, connection_id=client.id, user=user, is_admin=decision.is_admin)

@@ -70,7 +70,7 @@ class Admins:
 
 
 class People:
-    """rpc/server.People over both."""
+    """rpc/speaker.People over both."""
 
     def __init__(self, accounts: Accounts, admins: Admins) -> None:
         self.name_of = accounts.name_of
