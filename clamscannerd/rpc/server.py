@@ -6,7 +6,7 @@ kept, and one of the product's two `except Exception`, in `_contain`: around eac
 faults of our own. What is refused at accept gets one line written without waiting, and is closed.
 
 The peer is SO_PEERCRED's uid, read once at accept; whose that is: speaker.py. Its pid is never used: it may be another
-process by now. File descriptors that a client sends are closed by the kernel, as nothing here receives control messages.
+process by now. What a client sends of open files the kernel closes: nothing here receives control messages.
 
 Limits and methods are replaced whole on reload: limits per uid and methods count from the next call on, limits of a
 stream from the next connection on.

@@ -326,22 +326,18 @@ class Runner:
             return
         try:
             self._not_before.pop(key, None)
-            await self._run_job(running, account, lock_fd)
+            if job.kind == "scan":
+                scan = await self._store.get_scan(job.id)
+                if scan is not None and scan.state is ScanState.QUEUED:
+                    await self._run_scan(scan, account, lock_fd, running.cancelled)
+            else:
+                task = await self._store.get_task(job.id)
+                if task is not None and task.state is TaskState.QUEUED:
+                    await self._run_task(task, account, lock_fd)
         except UnknownAccount as error:  # removed while its task ran
             await self._miss(job, str(error))
         finally:
             os.close(lock_fd)
-
-    async def _run_job(self, running: _Running, account: Account, lock_fd: int) -> None:
-        job = running.job
-        if job.kind == "scan":
-            scan = await self._store.get_scan(job.id)
-            if scan is not None and scan.state is ScanState.QUEUED:
-                await self._run_scan(scan, account, lock_fd, running.cancelled)
-        else:
-            task = await self._store.get_task(job.id)
-            if task is not None and task.state is TaskState.QUEUED:
-                await self._run_task(task, account, lock_fd)
 
     async def _miss(self, job: Job, reason: str) -> None:
         """No such account; but a name service that is not up yet says the same of everybody. Only later is it true."""
