@@ -64,9 +64,9 @@ class Stranger:
         self.process.communicate(timeout=END_S)
 
     def call(self, method: str, params: object = None) -> dict[str, Any]:
-        request = {"jsonrpc": "2.0", "id": 1, "method": method}
+        request: dict[str, object] = {"jsonrpc": "2.0", "id": 1, "method": method}
         if params is not None:
-            request["params"] = params  # type: ignore[assignment]
+            request["params"] = params
         self._say(json.dumps(request))
         return self._line()
 

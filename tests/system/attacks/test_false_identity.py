@@ -137,7 +137,7 @@ def handed_on(path: str, account: Person) -> socket.socket:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         words = [sys.executable, "-I", "-c", code]
-        subprocess.run(words, stdin=theirs, user=account.uid, group=account.gid, extra_groups=[], check=True)
+        subprocess.run(words, stdin=theirs.fileno(), user=account.uid, group=account.gid, extra_groups=[], check=True)
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
     return socket.socket(fileno=fds[0])
 
