@@ -49,7 +49,7 @@ from clamscannerd.pipeline.tasks import TaskJobs
 from clamscannerd.rpc.methods import build
 from clamscannerd.rpc.server import Server
 from clamscannerd.service.accounts import Accounts
-from clamscannerd.service.admins import Admins
+from clamscannerd.service.admins import Admins, People
 from clamscannerd.service.context import Context
 from clamscannerd.spawn import Spawner, open_spawner
 from clamscannerd.state.live import Live
@@ -169,6 +169,10 @@ class _Daemon:
             engines, cores=os.cpu_count() or 1, in_flight=config.scans.in_flight, wait_s=config.engine.wait_s
         )
         live = Live()
+        only_uid = None if self._system else os.geteuid()
+        self._accounts = Accounts(
+            min_uid=config.accounts.min_uid, timeout_s=config.accounts.lookup_timeout_s, only_uid=only_uid
+        )
         self._scans = ScanJobs(
             store=store, live=live, spawner=spawner, engines=view, limits=self._scan_limits(), stop=self._stop
         )
@@ -179,11 +183,8 @@ class _Daemon:
             engines=view,
             limits=values.task_limits(config),
             turns={TaskKind.DISINFECT: DisinfectTurn, TaskKind.RESTORE: RestoreTurn, TaskKind.UNDO: RestoreTurn},
+            confirm=self._accounts.confirm,
             stop=self._stop,
-        )
-        only_uid = None if self._system else os.geteuid()
-        self._accounts = Accounts(
-            min_uid=config.accounts.min_uid, timeout_s=config.accounts.lookup_timeout_s, only_uid=only_uid
         )
         self._runner = Runner(
             store=store,
@@ -237,7 +238,10 @@ class _Daemon:
         self._admins = Admins(config.server.admins, self._accounts)
         await self._admins.look_up()
         self._server = Server(
-            build(self._context), limits=values.server_limits(config), admins=lambda: self._admins.uids
+            build(self._context),
+            limits=values.server_limits(config),
+            admins=lambda: self._admins.uids,
+            people=People(self._accounts, self._admins),
         )
 
     async def _live(self, spawner: Spawner, store: Store, vault: Vault, engines: Engines) -> None:

@@ -84,6 +84,7 @@ class DisinfectTurn:
                     step = await self._store.next_step(self.task.id)
                     if step is None:
                         break
+                    await jobs.confirm(self._account)
                     if step.state is StepState.WAITING and await self._groups(link, step):
                         continue
                     self.seq = step.seq
@@ -145,7 +146,7 @@ class DisinfectTurn:
         waiting = Waiting(self._store, jobs.vault, self.task.id)
         if not is_plain(step, jobs.vault) or len(first := await waiting.group()) < 2:
             return False
-        run = GroupRun(self, link, jobs.vault, self._account, self.task.id, waiting, jobs.stopping)
+        run = GroupRun(self, link, jobs.vault, self._account, self.task.id, waiting)
         ended: list[tuple[Step, StepEnd]] = []
         for one in await run.run(first, jobs.limits.step_timeout_s):  # records stand in the order asked
             if one.acted is not None:
@@ -157,6 +158,9 @@ class DisinfectTurn:
             await self._step(link, one.step)
         await self._record_group(ended)
         return run.any_begun
+
+    async def may_begin(self) -> bool:
+        return not self._jobs.stopping.is_set() and await self._jobs.is_confirmed(self._account)
 
     def at(self, seq: int) -> None:
         self.seq = seq

@@ -21,8 +21,6 @@ import time
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
-import trio
-
 from clamscannerd.errors import Refused, WorkerFailed
 from clamscannerd.model import Account, Action, Outcome, Step
 from clamscannerd.pipeline.link import WorkerLink
@@ -111,6 +109,9 @@ class Host(Protocol):
     def at(self, seq: int) -> None:
         """From this step on nothing is certain: what a worker that dies now is held against."""
 
+    def may_begin(self) -> Awaitable[bool]:
+        """Whether another group may be begun: the daemon does not stop, and the files are still that account's."""
+
     def end_of(self, step: Step, acted: Acted, item_id: int) -> StepEnd: ...
     def reply(self, link: WorkerLink) -> Awaitable[Reply]: ...
     def tell(self, step: Step, outcome: Outcome) -> None: ...
@@ -140,7 +141,6 @@ class GroupRun:
         account: Account,
         task_id: int,
         waiting: Waiting,
-        stopping: trio.Event,
     ) -> None:
         self.any_begun = False
         self._task_id = task_id
@@ -149,7 +149,6 @@ class GroupRun:
         self._vault = vault
         self._account = account
         self._waiting = waiting
-        self._stopping = stopping
         self._more = True
         self._used: Usage | None = None
         self._proving: _Group | None = None  # stored, its proofs are to come
@@ -171,7 +170,7 @@ class GroupRun:
                 self._host.at(seq)
                 with in_time(limit_s, f"end the group from step {seq} on"):
                     await self._turn(steps)
-                steps = await self._waiting.group() if self._more and not self._stopping.is_set() else ()
+                steps = await self._waiting.group() if self._more and await self._host.may_begin() else ()
         finally:
             await self._vault.drop_group(list(self._unkept.values()))
         return self._left

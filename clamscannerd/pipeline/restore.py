@@ -47,6 +47,7 @@ class RestoreTurn:
             while (step := await self._store.next_restore_step(self.task.id)) is not None:
                 if jobs.stopping.is_set():
                     return False
+                await jobs.confirm(self._account)
                 self.seq = step.seq
                 await self._step(link, step)
         await self._store.end_restore_task(self.task.id, time.time())

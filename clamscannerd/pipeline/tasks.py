@@ -10,13 +10,13 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Protocol
 
 import trio
 
 from clamscannerd import events
-from clamscannerd.errors import EngineLost, WorkerFailed
+from clamscannerd.errors import EngineLost, SpawnRefused, UnknownAccount, WorkerFailed
 from clamscannerd.model import CAPTURE_PREFIX, Account, Frozen, Task, TaskKind
 from clamscannerd.pipeline.engineview import EngineView
 from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, pause_s
@@ -69,6 +69,7 @@ class TaskJobs:
         engines: EngineView,
         limits: TaskLimits,
         turns: "Mapping[TaskKind, Callable[[TaskJobs, Task, Account], Turn]]",
+        confirm: Callable[[Account], Awaitable[None]],
         stop: Stop | None = None,
     ) -> None:
         self.store = store
@@ -77,11 +78,15 @@ class TaskJobs:
         self.engines = engines
         self.limits = limits  # replaced by a reload
         self.stopping = trio.Event()  # set at SIGTERM: finish the step at hand, begin no other
+        self.confirm = confirm
+        """Before each step: whose files they are. UnknownAccount when the uid is another's by now: the task is parked,
+        and ends when passwd goes on saying so. A step that has begun is ended: half of one would be worse."""
         self._turns = turns
         self._stop = stop or Stop()
 
     async def run(self, task: Task, account: Account, lock_fd: int) -> None:
-        """From queued to done; parked when the daemon stops. Raises SpawnRefused, parked, when no worker can be had."""
+        """From queued to done; parked when the daemon stops. Raises, parked, SpawnRefused when no worker can be had,
+        and UnknownAccount."""
         ended = False
         await self.store.begin_task(task.id, time.time())
         try:
@@ -90,6 +95,13 @@ class TaskJobs:
             if not ended:
                 with self._stop.shield():
                     await self.store.park_task(task.id)
+
+    async def is_confirmed(self, account: Account) -> bool:
+        try:
+            await self.confirm(account)
+        except (UnknownAccount, SpawnRefused):
+            return False
+        return True
 
     async def fail(self, task: Task, message: str) -> None:
         """End a task whose account is gone: every step that is left is an error. Nothing is touched."""

@@ -5,8 +5,8 @@ One bad client never takes the daemon down and never blocks another account: hen
 kept, and one of the product's two `except Exception`, in `_contain`: around each call, and around each connection for
 faults of our own. What is refused at accept gets one line written without waiting, and is closed.
 
-The peer is SO_PEERCRED's uid, read once at accept. Its pid is never used: it may be another process by now. File
-descriptors that a client sends are closed by the kernel, as nothing here receives control messages.
+The peer is SO_PEERCRED's uid, read once at accept; whose that is: speaker.py. Its pid is never used: it may be another
+process by now. What a client sends of open files the kernel closes: nothing here receives control messages.
 
 Limits and methods are replaced whole on reload: limits per uid and methods count from the next call on, limits of a
 stream from the next connection on.
@@ -39,6 +39,7 @@ from clamscannerd.errors import (
 from clamscannerd.model import Peer
 from clamscannerd.rpc import jsonrpc
 from clamscannerd.rpc.access import ROOT_UID, decide
+from clamscannerd.rpc.speaker import People, Speaker
 from clamscannerd.rpc.table import Call, Methods, Stream, bind, find, names_user
 from clamscannerd.rpc.unsent import Held, Unsent
 from clamscannerd.rpc.wire import Wire, WireLimits
@@ -115,12 +116,13 @@ class _Client(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     peer: Peer
     usage: _Usage
+    speaker: Speaker
     streams: list[Stream]
     """Asked for on this connection, and not begun yet."""
 
 
 class Server:
-    """Serves `methods` on listeners. `admins` gives the uids of administrators, as of now."""
+    """Serves `methods` on listeners. `admins`: uids of administrators as last known; `people`: as of now."""
 
     def __init__(
         self,
@@ -128,11 +130,13 @@ class Server:
         *,
         limits: ServerLimits,
         admins: Callable[[], frozenset[int]],
+        people: People | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
         self.methods = methods
         self.limits = limits
         self._admins = admins
+        self._people = people
         self._grace_s = grace_s
         self._usage: dict[int, _Usage] = {}
         self._connections = self._connections_total = self._connections_refused = 0
@@ -225,7 +229,8 @@ class Server:
         usage.connections += 1
         self._connections += 1
         self._connections_total += 1
-        client = _Client(id=self._connections_total, peer=peer, usage=usage, streams=[])
+        speaker = Speaker(self._people, peer.uid)
+        client = _Client(id=self._connections_total, peer=peer, usage=usage, speaker=speaker, streams=[])
         clients.start_soon(self._serve_client, sock, client)
 
     def _connection_problem(self, uid: int) -> str:
@@ -259,6 +264,7 @@ class Server:
             )
             ended = False
             try:
+                await client.speaker.learn()
                 await wire.run()
                 ended = True
             finally:
@@ -341,7 +347,7 @@ class Server:
             if self.refusal is not None and name not in self.methods:
                 raise self.refusal
             method = find(self.methods, name)
-            admins = self._admins()
+            admins = await client.speaker.decide(method.rule, self._admins())
             decision = decide(client.peer, method.rule, admins=admins, user_named=names_user(params))
             user, values = bind(method, params)
             call = Call(

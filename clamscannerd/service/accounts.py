@@ -2,23 +2,25 @@
 
 passwd may be LDAP: look-ups run in a thread, with a time limit; a few threads at most can hang there. What the home
 itself must be is checked by the worker (worker/beneath.py), which is that user. Answers are kept for a few seconds for
-calls; jobs look afresh, and the worker's own drop looks once more.
+calls, and not across a change of /etc/passwd: a uid that is given to somebody else must not bring them what was said
+of the one before. Jobs look afresh when they start and ask again before each step; the worker's own drop looks too.
 """
 
 import grp
 import os
 import pwd
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import trio
 
-from clamscannerd.errors import TimedOut, UnknownAccount
+from clamscannerd.errors import SpawnRefused, TimedOut, UnknownAccount
 from clamscannerd.model import Account, Frozen
 
 T = TypeVar("T")
 
-_FRESH_S = 5.0  # a new password entry is seen within this; polls cost no look-up each
+_LOCAL = "/etc/passwd"
+_FRESH_S = 5.0  # a new entry of LDAP is seen within this, one of _LOCAL at once; polls cost no look-up each
 _KEPT = 4_096  # entries; then the memory starts over
 _THREADS = 4  # look-ups at once: when LDAP hangs, no more threads hang with it
 _NOBODY = 65_534
@@ -32,6 +34,32 @@ class Entry(Frozen, frozen=True, kw_only=True):
     groups: frozenset[str]
 
 
+class Passwd(NamedTuple):
+    """One state of the local file: the tools replace it whole, and in place is a new mtime."""
+
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def now(cls) -> "Passwd":
+        try:
+            status = os.stat(_LOCAL)
+        except OSError:  # the tools leave no such moment; an answer that was found in one counts for nothing later
+            return cls(0, 0, 0, 0)
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class _Known(NamedTuple):
+    when: float
+    passwd: Passwd
+    entry: Entry | str
+
+    def is_fresh(self) -> bool:
+        return trio.current_time() - self.when < _FRESH_S and self.passwd == Passwd.now()
+
+
 class Accounts:
     """`only_uid`: a user's own daemon serves that uid alone, whatever min_uid says."""
 
@@ -40,7 +68,8 @@ class Accounts:
         self.timeout_s = timeout_s  # likewise
         self._only_uid = only_uid
         self._threads = trio.CapacityLimiter(_THREADS)
-        self._known: dict[int | str, tuple[float, Entry]] = {}
+        self._known: dict[int | str, _Known] = {}
+        self._names: dict[int, _Known] = {}
 
     async def by_uid(self, uid: int, *, fresh: bool = False) -> Entry:
         """Raises UnknownAccount with the rule that refuses it, TimedOut when passwd does not answer."""
@@ -55,17 +84,38 @@ class Accounts:
     async def resolve(self, uid: int, name: str) -> Account:
         """For a job: the account as passwd has it now. UnknownAccount when another name stands behind the uid."""
         try:
-            account = (await self.by_uid(uid, fresh=True)).account
+            return _named(await self.by_uid(uid, fresh=True), name)
         except TimedOut as error:
             raise TimeoutError(str(error)) from None
-        if account.name != name:
-            raise UnknownAccount(f"uid {uid} is no longer the user it was")
-        return account
+
+    async def confirm(self, account: Account) -> None:
+        """For a job before each step: the uid is still this user's. UnknownAccount, or SpawnRefused: nobody can say."""
+        try:
+            _named(await self.by_uid(account.uid), account.name)
+        except TimedOut as error:
+            raise SpawnRefused(str(error)) from None
+
+    async def name_of(self, uid: int) -> str:
+        """Who stands behind a uid, served or not; "": nobody. Raises TimedOut."""
+        known = self._names.get(uid)
+        if known is not None and known.is_fresh():
+            return str(known.entry)
+
+        def work() -> str:
+            try:
+                return pwd.getpwuid(uid).pw_name
+            except (KeyError, OverflowError, ValueError):
+                return ""
+
+        passwd = Passwd.now()
+        name = await self._in_time(work)
+        _keep(self._names, uid, _Known(trio.current_time(), passwd, name))
+        return name
 
     async def _get(self, key: int | str, look: Callable[[], pwd.struct_passwd], *, fresh: bool) -> Entry:
         known = self._known.get(key)
-        if known is not None and not fresh and trio.current_time() - known[0] < _FRESH_S:
-            return known[1]
+        if known is not None and not fresh and known.is_fresh() and isinstance(known.entry, Entry):
+            return known.entry
 
         def work() -> Entry:
             try:
@@ -74,10 +124,9 @@ class Accounts:
                 raise UnknownAccount("cannot serve this account: there is no such user") from None
             return self._judge(found)
 
+        passwd = Passwd.now()  # before the look-up: what changes during it makes the answer old
         entry = await self._in_time(work)
-        if len(self._known) >= _KEPT:
-            self._known.clear()
-        self._known[key] = (trio.current_time(), entry)
+        _keep(self._known, key, _Known(trio.current_time(), passwd, entry))
         return entry
 
     async def uid_of(self, name: str) -> int | None:
@@ -120,11 +169,30 @@ class Accounts:
             raise UnknownAccount(f"cannot serve this account: uid {uid} is not one of a person (see accounts.min_uid)")
         if not home.startswith(b"/") or not home.strip(b"/"):
             raise UnknownAccount("cannot serve this account: its home directory is not an absolute path below /")
+        if {b".", b".."} & set(home.split(b"/")):
+            raise UnknownAccount("cannot serve this account: its home directory has . or .. in its path")
         for other in pwd.getpwall():
-            if other.pw_uid != uid and os.fsencode(other.pw_dir).rstrip(b"/") == home.rstrip(b"/"):
+            if other.pw_uid != uid and _plain(os.fsencode(other.pw_dir)) == _plain(home):
                 raise UnknownAccount("cannot serve this account: another user has the same home directory")
         account = Account(uid=uid, gid=found.pw_gid, name=found.pw_name, home=b"/" + home.strip(b"/"))
         return Entry(account=account, groups=_groups(found))
+
+
+def _named(entry: Entry, name: str) -> Account:
+    if entry.account.name != name:
+        raise UnknownAccount(f"uid {entry.account.uid} is no longer the user it was")
+    return entry.account
+
+
+def _keep(known: dict[T, _Known], key: T, value: _Known) -> None:
+    if len(known) >= _KEPT:
+        known.clear()
+    known[key] = value
+
+
+def _plain(home: bytes) -> bytes:
+    """One spelling of a path, without a look at it: `//`, and `.` or `..` in somebody else's entry."""
+    return b"/" + os.path.normpath(home).lstrip(b"/")
 
 
 def _groups(found: pwd.struct_passwd) -> frozenset[str]:

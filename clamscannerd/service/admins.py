@@ -1,19 +1,22 @@
 """Who is an administrator: the names of server.admins as uids. [daemon]
 
-passwd may be LDAP, and slower to come up than this daemon: a name that is not known is asked for again and again.
+passwd may be LDAP, and slower to come up than this daemon: a name that is not known is asked for again and again. And a
+uid may go to somebody else: before an administrator's word counts, the names are looked up again (`confirm`).
 """
 
 import logging
+import math
 from collections.abc import Sequence
 
 import trio
 
 from clamscannerd.errors import TimedOut
-from clamscannerd.service.accounts import Accounts
+from clamscannerd.service.accounts import Accounts, Passwd
 
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 60.0  # one look-up a minute for a name that is misspelt costs nobody anything
+_FRESH_S = 5.0  # as in accounts.py
 
 
 class Admins:
@@ -25,10 +28,18 @@ class Admins:
         self._accounts = accounts
         self._known: dict[str, int] = {}
         self._said: dict[str, str] = {}
+        self._looked_up: tuple[float, Passwd | None] = (-math.inf, None)
+
+    async def confirm(self) -> frozenset[int]:
+        """`uids` as of now: not from before a change of /etc/passwd, and not from longer ago than LDAP may say."""
+        when, passwd = self._looked_up
+        if passwd != Passwd.now() or trio.current_time() - when >= _FRESH_S:
+            await self.look_up()
+        return self.uids
 
     async def look_up(self) -> None:
         """All of them at once; one that does not answer in time stays what it was."""
-        names = self.names
+        names, looked_up = self.names, (trio.current_time(), Passwd.now())
         found: dict[str, int] = {}
 
         async def one(name: str) -> None:
@@ -47,7 +58,7 @@ class Admins:
             for name in names:
                 nursery.start_soon(one, name)
         if names is self.names:  # else a reload came between, and looks them up itself
-            self._known = found
+            self._known, self._looked_up = found, looked_up
             self.uids = frozenset({0, *found.values()})
 
     async def follow(self) -> None:
@@ -56,3 +67,11 @@ class Admins:
             await trio.sleep(_AGAIN_S)
             if len(self._known) < len(set(self.names)):
                 await self.look_up()
+
+
+class People:
+    """rpc/speaker.People over both."""
+
+    def __init__(self, accounts: Accounts, admins: Admins) -> None:
+        self.name_of = accounts.name_of
+        self.admins = admins.confirm

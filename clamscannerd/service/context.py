@@ -90,7 +90,7 @@ class Context:
         self._probe = probe
         self._probes = trio.CapacityLimiter(_PROBES)
         self._probing: dict[int, trio.Lock] = {}
-        self._seen: dict[int, tuple[float, bytes, dict[bytes, bool]]] = {}
+        self._seen: dict[int, tuple[float, Account | None, dict[bytes, bool]]] = {}
         self._heavy: dict[int, trio.Lock] = {}
 
     def queued(self, account: Account) -> None:
@@ -115,12 +115,12 @@ class Context:
                     seen = dict(zip(paths, await self._probe(account, paths), strict=True))
                 if len(self._seen) >= _SEEN_KEPT:
                     self._seen.clear()
-                self._seen[account.uid] = trio.current_time(), account.home, seen
+                self._seen[account.uid] = trio.current_time(), account, seen
             return tuple(seen[path] for path in paths)
 
     def _lately_seen(self, account: Account) -> dict[bytes, bool]:
-        when, home, seen = self._seen.get(account.uid, (-math.inf, b"", {}))
-        return seen if home == account.home and trio.current_time() - when < _SEEN_S else {}
+        when, whose, seen = self._seen.get(account.uid, (-math.inf, None, {}))
+        return seen if whose == account and trio.current_time() - when < _SEEN_S else {}
 
     async def need_room(self, verb: str) -> None:
         """Before a job is made durable. Refused: it would find a full disk in its middle, and come to a stand there."""

@@ -348,6 +348,8 @@ class Runner:
                 task = await self._store.get_task(job.id)
                 if task is not None and task.state is TaskState.QUEUED:
                     await self._run_task(task, account, lock_fd)
+        except UnknownAccount as error:  # removed while its task ran
+            await self._miss(job, str(error))
         finally:
             os.close(lock_fd)
 

@@ -36,7 +36,7 @@ from clamscannerd.state.store import NewStep, Store, StoreLimits, open_store
 from clamscannerd.state.vault import Vault, VaultLimits
 from clamscannerd.stop import Stop
 from clamscannerd.worker.messages import Recheck, Scanned
-from tests.fakes.scripted_worker import Engine, Scripts, Worker, engine_view
+from tests.fakes.scripted_worker import Engine, Scripts, Worker, confirmed, engine_view
 
 ANN = Account(uid=1001, gid=1001, name="ann", home=b"/home/ann")
 WHO = Identity(dev=1, ino=2, size=3, mtime_ns=4, sha256=b"h" * 32)
@@ -71,6 +71,7 @@ class Place:
         )
         self.tasks = TaskJobs(
             turns={TaskKind.DISINFECT: DisinfectTurn},
+            confirm=confirmed,
             store=store,
             vault=Vault(directory / "vault", store, VAULT),
             spawner=spawner,

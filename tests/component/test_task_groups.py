@@ -52,7 +52,7 @@ from clamscannerd.worker.messages import (
     Sync,
     Synced,
 )
-from tests.fakes.scripted_worker import Engine, Script, Scripts, Worker, engine_view
+from tests.fakes.scripted_worker import Engine, Script, Scripts, Worker, confirmed, engine_view
 
 ANN = Account(uid=1001, gid=1001, name="ann", home=b"/home/ann")
 LIMITS = VaultLimits(
@@ -175,6 +175,7 @@ class Place:
         self.vault = Vault(directory / "vault", store, limits)
         self.jobs = TaskJobs(
             turns={TaskKind.DISINFECT: DisinfectTurn},
+            confirm=confirmed,
             store=store,
             vault=self.vault,
             spawner=Scripts(nursery, *scripts),

@@ -26,7 +26,7 @@ from clamscannerd.pipeline.tasks import TaskJobs, TaskLimits
 from clamscannerd.state.store import NewFinding, NewStep, Store, StoreLimits, open_store
 from clamscannerd.state.vault import Vault, VaultLimits
 from clamscannerd.worker.messages import Act, Acted, Chunk, Content, Log, LogFailed, NeedSession, Sessions, Sync, Synced
-from tests.fakes.scripted_worker import Engine, Script, Scripts, Worker, engine_view
+from tests.fakes.scripted_worker import Engine, Script, Scripts, Worker, confirmed, engine_view
 
 ANN = Account(uid=1001, gid=1001, name="ann", home=b"/home/ann")
 WHO = Identity(dev=1, ino=2, size=3, mtime_ns=4, sha256=b"h" * 32)
@@ -61,6 +61,7 @@ class Place:
         self.spawner = Scripts(nursery, *scripts)
         self.jobs = TaskJobs(
             turns={TaskKind.DISINFECT: DisinfectTurn},
+            confirm=confirmed,
             store=store,
             vault=Vault(directory / "vault", store, VAULT),
             spawner=self.spawner,

@@ -75,14 +75,25 @@ class PeerClient:
     """JSON lines over one connection, nothing of the product in it."""
 
     def __init__(self, path: str, uid: int | None = None) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(END_TIMEOUT_S)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with acting_as(uid):
-                self.sock.connect(path)
+                sock.connect(path)
         except BaseException:
-            self.sock.close()
+            sock.close()
             raise
+        self._begin(sock)
+
+    @classmethod
+    def over(cls, sock: socket.socket) -> Self:
+        """On a connection that somebody else made."""
+        client = cls.__new__(cls)
+        client._begin(sock)
+        return client
+
+    def _begin(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sock.settimeout(END_TIMEOUT_S)
         self._stream = self.sock.makefile("rwb")
         self._id = 0
 

@@ -159,3 +159,7 @@ class Engine:
 
 def engine_view(engine: Engine) -> EngineView:
     return EngineView(engine, cores=1, in_flight=4, wait_s=600.0)
+
+
+async def confirmed(_account: Account) -> None:
+    """TaskJobs.confirm where every account stays who it was."""

@@ -94,6 +94,7 @@ ALLOWED: dict[str, str] = {
         monitor.py serve os.chdir 1
         pipeline/probe.py probe os.open 1
         rights.py prove open 1
+        service/accounts.py Passwd.now os.stat 1
     """,
     "the program that SETUP fixed, by its absolute path": """
         monitor.py _exec os.execve 1

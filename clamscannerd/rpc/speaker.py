@@ -1,0 +1,46 @@
+"""Whose word a connection's calls are, for as long as it lives. [daemon]
+
+The kernel says which uid connected, and says it for ever. But a uid can go to somebody else meanwhile, and then an
+open connection, which can be handed on to any process, would speak for the newcomer. So the name behind the uid is
+looked up when the connection comes, and each call is refused once there is another. What administrators may do counts
+by their names, too: those are looked up again before a call of theirs is decided.
+"""
+
+from contextlib import suppress
+from typing import Protocol
+
+from clamscannerd.errors import TimedOut, UnknownAccount
+from clamscannerd.rpc.access import ROOT_UID, Rule
+
+
+class People(Protocol):
+    """Who stands behind uids: passwd. Both raise TimedOut."""
+
+    async def name_of(self, uid: int) -> str:
+        """Empty: nobody."""
+
+    async def admins(self) -> frozenset[int]:
+        """The uids of administrators as of now."""
+
+
+class Speaker:
+    """One connection's. `people`: None where nothing depends on who asks."""
+
+    def __init__(self, people: People | None, uid: int) -> None:
+        self._people = people
+        self._uid = uid
+        self._name: str | None = None  # None: it could not be looked up, and nobody can say later whose it was
+
+    async def learn(self) -> None:
+        """At accept, before the first call."""
+        if self._people is not None:
+            with suppress(TimedOut):
+                self._name = await self._people.name_of(self._uid)
+
+    async def decide(self, rule: Rule, admins: frozenset[int]) -> frozenset[int]:
+        """Before a call: the uids of administrators, which were `admins` lately. Raises UnknownAccount, TimedOut."""
+        if self._people is None or self._uid == ROOT_UID:
+            return admins
+        if rule is not Rule.ANYONE and self._name != await self._people.name_of(self._uid):
+            raise UnknownAccount("cannot take the call: the user of this connection is another by now: connect again")
+        return await self._people.admins() if self._uid in admins else admins
