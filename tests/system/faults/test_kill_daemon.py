@@ -194,7 +194,7 @@ def test_kills_at_random_moments_leave_every_queued_action_done_once(
 
 
 @pytest.mark.row("R7")
-@pytest.mark.fails_with("a-stop-is-a-failure")
+@pytest.mark.fails_with("a-stop-gives-up-the-rest")
 def test_a_disinfection_that_is_stopped_goes_on_at_the_next_start(daemon: RunningDaemon, alice: Person) -> None:
     files = fill(alice, FILES)
     ask(daemon, alice, files)
