@@ -1,16 +1,19 @@
 """Throw-away accounts for tests that run as root, and the service's own system users."""
 
+import ctypes
 import os
 import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 SERVICE_USERS = ("clamscannerd", "clamscannerd-engine")
 PREFIX = "csd_test_"
 NOLOGIN = "/usr/sbin/nologin"
+_PASSWD = Path("/etc/passwd")
 
 
 class Person(NamedTuple):
@@ -58,7 +61,37 @@ def _remove(name: str) -> None:
     except KeyError:
         return
     _run("userdel", "--force", name)
-    shutil.rmtree(home, ignore_errors=True)
+    if os.path.basename(home) == name:  # else a test that was killed had given it another
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def entry_changed(person: Person, *, home: str | None = None, uid: int | None = None) -> Iterator[None]:
+    """passwd says another home, or uid, of the account meanwhile: also what useradd would refuse."""
+    before = pwd.getpwnam(person.name)
+    _rewrite(person.name, before.pw_uid if uid is None else uid, before.pw_dir if home is None else home)
+    try:
+        yield
+    finally:
+        _rewrite(person.name, before.pw_uid, before.pw_dir)
+
+
+def _rewrite(name: str, uid: int, home: str) -> None:
+    """One line of /etc/passwd, as vipw does it: under the lock of the tools, in place of the old file at once."""
+    libc = ctypes.CDLL(None)
+    assert libc.lckpwdf() == 0, "somebody holds the lock of passwd"
+    try:
+        lines = _PASSWD.read_text().splitlines(keepends=True)
+        for number, line in enumerate(lines):
+            fields = line.split(":")
+            if fields[0] == name:
+                lines[number] = ":".join([*fields[:2], str(uid), *fields[3:5], home, *fields[6:]])
+        new = _PASSWD.with_name("passwd.csd")
+        new.write_text("".join(lines))
+        new.chmod(0o644)
+        new.rename(_PASSWD)
+    finally:
+        libc.ulckpwdf()
 
 
 def _run(*words: str) -> None:

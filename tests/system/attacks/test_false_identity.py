@@ -3,6 +3,8 @@
 What a connection speaks for is read off the place of the log in an answer: it is in the home of that account.
 """
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.accounts import Person, throw_away
+from tests.fakes.own_calls import OWN_CALLS
 from tests.fakes.restoring import items, put, take
 from tests.fakes.running import PeerClient, RpcError, RunningDaemon, acting_as
 from tests.fakes.strangers import Stranger
@@ -22,25 +25,6 @@ SUBUID = 1_700_000_000
 """The first of uids that nobody has an entry for."""
 
 NOBODY = 65_534
-TASK = "00000001/5a9ec8dd4c345d"
-OWN: dict[str, dict[str, Any]] = {
-    "ClamScanner.get_scan_paths": {},
-    "ClamScanner.start_scan": {"scan_type": "home"},
-    "ClamScanner.get_scan_status": {},
-    "ClamScanner.list_infected_files": {},
-    "ClamScanner.disinfect_files": {"actions": {}, "others": "delete"},
-    "ClamScanner.check_disinfection_status": {},
-    "Scan.cancel": {},
-    "Quarantine.list": {},
-    "Quarantine.show": {"id": 1},
-    "Quarantine.restore": {"ids": [1]},
-    "Quarantine.delete": {"ids": [1]},
-    "Quarantine.verify": {},
-    "Task.list": {},
-    "Task.get": {"task_id": TASK},
-    "Task.undo": {"task_id": TASK},
-}
-"""Calls that are made for the caller's own account."""
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +54,14 @@ def check_speaks_for(stranger: Stranger, account: Person, other: Person) -> None
     """For this account, as a plain user."""
     answer = stranger.call("ClamScanner.check_disinfection_status")
     assert Path(answer["result"]["result"]["data"]["log"]).parent == Path(account.home)
-    for method, params in (*OWN.items(), ("Daemon.version", {})):
+    for method, params in (*OWN_CALLS.items(), ("Daemon.version", {})):
         for user in (other.name, account.name, "root", "nobody", "csd_no_such_user"):
             assert kind(stranger.call(method, {**params, "user": user})) == "denied"
     assert kind(stranger.call("Daemon.reload")) == "denied"
 
 
 def check_unknown(stranger: Stranger, other: Person) -> None:
-    for method, params in OWN.items():
+    for method, params in OWN_CALLS.items():
         assert kind(stranger.call(method, params)) == "unknown_account", method
         assert kind(stranger.call(method, {**params, "user": other.name})) == "denied"
     assert kind(stranger.call("Daemon.reload")) == "denied"
@@ -115,10 +99,15 @@ def test_who_connected_stays_who_they_were_whatever_they_become(
 def test_a_connection_outlives_its_connector_and_speaks_for_them(
     daemon: RunningDaemon, alice: Person, bob: Person, amount: Amount, figure: Figure
 ) -> None:
-    """Handed on by a process that has ended before the first call."""
+    """Handed on by a process that has ended before the first call, and every second time before it was accepted."""
     times = amount(quick=20, long=500)
-    for _ in range(times):
-        sock = handed_on(daemon.socket_path, alice)
+    for number in range(times):
+        if number % 2:
+            os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            sock = handed_on(daemon.socket_path, alice)
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
         with acting_as(bob.uid), PeerClient.over(sock) as client:
             assert Path(client.good("check_disinfection_status")["log"]).parent == Path(alice.home)
             assert items(client) == []
