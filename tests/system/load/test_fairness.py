@@ -76,10 +76,10 @@ def test_idle_connections_by_the_thousand_delay_no_call(
     idle, seconds = amount(quick=3_000, long=10_000), amount(quick=4, long=60)
     config = f'[server]\nadmins = ["root", "{loader.name}"]\n'
     with room_for(idle), RunningDaemon(config=config) as daemon:
+        before = open_files(daemon.pid)
         with ExitStack() as stack, honest(daemon, users, ACTIVE_EACH, stack, 1.0, seconds) as calm:
             pass
         with ExitStack() as stack:
-            before = open_files(daemon.pid)
             stack.enter_context(connections(daemon.socket_path, loader.uid, idle))
             wait_for(lambda: open_files(daemon.pid) >= before + idle, "the daemon to have them all")
             with honest(daemon, users, ACTIVE_EACH, stack, 1.0, seconds) as loaded:
