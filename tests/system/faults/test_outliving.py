@@ -1,4 +1,7 @@
-"""Who dies with whom, and that nobody else notices: monitor, daemon, workers, private engine."""
+"""Row R8: daemon, monitor, workers and engine each killed and stopped at work: who must end ends, nobody else notices.
+
+Two daemons on one state, and a daemon that stands still while another is started: test_two_daemons.
+"""
 
 import os
 import signal
@@ -7,13 +10,14 @@ from contextlib import suppress
 
 import pytest
 
-from tests.fakes.accounts import Person
+from tests.fakes.accounts import Person, have_service_users, throw_away
 from tests.fakes.running import PeerClient, RunningDaemon, acting_as, wait_for
 from tests.integration.fake_engine import HOLD, holding_engine
 from tests.integration.people import (
     alive,
     balanced,
     children,
+    clear,
     fill,
     held_in_mid_scan,
     home,
@@ -25,6 +29,25 @@ from tests.integration.people import (
 
 FILES = 300
 SILENCE = "[scans]\nsilence_s = 1.5\nretries = 1\n[tasks]\nstep_timeout_s = 1.5\n"
+
+
+@pytest.fixture(scope="module")
+def _people() -> Iterator[tuple[Person, Person]]:
+    have_service_users()
+    with throw_away("r8_a") as alice, throw_away("r8_b") as bob:
+        yield alice, bob
+
+
+@pytest.fixture
+def alice(_people: tuple[Person, Person]) -> Person:
+    clear(_people[0])
+    return _people[0]
+
+
+@pytest.fixture
+def bob(_people: tuple[Person, Person]) -> Person:
+    clear(_people[1])
+    return _people[1]
 
 
 @pytest.fixture
@@ -44,6 +67,8 @@ def gone(*pids: int) -> None:
     wait_for(lambda: not any(map(alive, pids)), f"{pids} to be gone", 20)
 
 
+@pytest.mark.row("R8")
+@pytest.mark.fails_with("monitor-not-missed")
 def test_the_monitor_ends_and_the_daemon_with_it(daemon: RunningDaemon, alice: Person) -> None:
     fill(alice, FILES)
     with daemon.client(alice.uid) as client, held_in_mid_scan(daemon, client, alice) as worker:
@@ -60,6 +85,8 @@ def test_the_monitor_ends_and_the_daemon_with_it(daemon: RunningDaemon, alice: P
         assert (status["state"], status["resumed"], status["scanned_file_count"]) == ("done", 1, FILES)
 
 
+@pytest.mark.row("R8")
+@pytest.mark.fails_with("monitor-stays")
 def test_the_daemon_is_killed_and_monitor_workers_and_engine_with_it(daemon: RunningDaemon, alice: Person) -> None:
     fill(alice, FILES, infected=[5])
     with daemon.client(alice.uid) as client, held_in_mid_scan(daemon, client, alice) as worker:
@@ -74,6 +101,8 @@ def test_the_daemon_is_killed_and_monitor_workers_and_engine_with_it(daemon: Run
         assert balanced(status)
 
 
+@pytest.mark.row("R8")
+@pytest.mark.fails_with("monitor-stays")
 def test_the_daemon_is_stopped_in_mid_scan_and_everything_ends_in_time(daemon: RunningDaemon, alice: Person) -> None:
     fill(alice, FILES)
     with daemon.client(alice.uid) as client, held_in_mid_scan(daemon, client, alice):
@@ -87,6 +116,8 @@ def test_the_daemon_is_stopped_in_mid_scan_and_everything_ends_in_time(daemon: R
         assert client.wait_scan()["resumed"] == 1
 
 
+@pytest.mark.row("R8")
+@pytest.mark.fails_with("monitor-heeds-signals")
 def test_a_terminals_interrupt_is_a_stop(daemon: RunningDaemon) -> None:
     """Ctrl-C goes to the whole group: monitor and daemon."""
     pids = [monitor(daemon), *children(monitor(daemon))]
@@ -96,6 +127,8 @@ def test_a_terminals_interrupt_is_a_stop(daemon: RunningDaemon) -> None:
     gone(*pids)
 
 
+@pytest.mark.row("R8")
+@pytest.mark.fails_with("no-retry")
 def test_a_worker_killed_by_its_user_in_mid_scan_is_replaced(lasting: RunningDaemon, alice: Person) -> None:
     fill(alice, FILES, infected=[5])
     with lasting.client(alice.uid) as client:
@@ -126,6 +159,8 @@ def holding(_people: object) -> Iterator[RunningDaemon]:
         yield daemon
 
 
+@pytest.mark.row("R8")
+@pytest.mark.fails_with("no-retry")
 def test_a_user_who_kills_every_worker_fails_that_users_scan_alone(
     holding: RunningDaemon, alice: Person, bob: Person
 ) -> None:
@@ -144,6 +179,8 @@ def test_a_user_who_kills_every_worker_fails_that_users_scan_alone(
     assert "Traceback" not in holding.log()
 
 
+@pytest.mark.row("R8")
+@pytest.mark.fails_with("silence-endured")
 def test_a_worker_stopped_by_its_user_is_given_up_and_blocks_nobody(
     holding: RunningDaemon, alice: Person, bob: Person
 ) -> None:
@@ -164,6 +201,8 @@ def test_a_worker_stopped_by_its_user_is_given_up_and_blocks_nobody(
         assert client.scan()["state"] == "done"
 
 
+@pytest.mark.row("R8")
+@pytest.mark.fails_with("silence-endured")
 def test_a_worker_stopped_in_a_disinfection_is_given_up_with_an_error_for_its_file(
     lasting: RunningDaemon, alice: Person
 ) -> None:
