@@ -170,7 +170,7 @@ class GroupRun:
                 self._host.at(seq)
                 with in_time(limit_s, f"end the group from step {seq} on"):
                     await self._turn(steps)
-                steps = await self._waiting.group() if self._more and await self._host.may_begin() else ()
+                steps = await self._waiting.group() if self._more else ()
         finally:
             await self._vault.drop_group(list(self._unkept.values()))
         return self._left
@@ -184,6 +184,8 @@ class GroupRun:
             await self._put(self._received)
         proven = self._proving
         ends = await self._proofs(proven) if proven is not None else []
+        # Only now: the worker may have kept us waiting for long.
+        self._more = self._more and await self._host.may_begin()
         turned = await self._commit(ends, steps if self._more else ())
         if proven is not None:
             for end in ends:

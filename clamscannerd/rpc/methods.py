@@ -108,17 +108,17 @@ def build(context: Context) -> Methods:
         return await clamscanner.start_scan(context, entry, call.peer.uid, params.scan_type)
 
     async def get_scan_status(call: Call, _: NoParams) -> object:
-        return await clamscanner.get_scan_status(context, await context.entry(call.peer.uid, call.user))
+        return await clamscanner.get_scan_status(context, await context.remembered(call.peer.uid, call.user))
 
     async def list_infected_files(call: Call, _: NoParams) -> object:
-        return await clamscanner.list_infected_files(context, await context.entry(call.peer.uid, call.user))
+        return await clamscanner.list_infected_files(context, await context.remembered(call.peer.uid, call.user))
 
     async def disinfect_files(call: Call, params: DisinfectFiles) -> object:
         entry = await context.entry(call.peer.uid, call.user)
         return await clamscanner.disinfect_files(context, entry, call.peer.uid, params.actions, params.others)
 
     async def check_disinfection_status(call: Call, params: CheckDisinfectionStatus) -> object:
-        entry = await context.entry(call.peer.uid, call.user)
+        entry = await context.remembered(call.peer.uid, call.user)
         return await clamscanner.check_disinfection_status(context, entry, params.last_id or 0)
 
     async def cancel_scan(call: Call, _: NoParams) -> object:
@@ -191,11 +191,14 @@ def _vault(context: Context) -> list[Method]:
     async def account_of(call: Call) -> Account:
         return (await context.entry(call.peer.uid, call.user)).account
 
+    async def remembered(call: Call) -> Account:
+        return (await context.remembered(call.peer.uid, call.user)).account
+
     async def list_items(call: Call, params: ListItems) -> object:
-        return await quarantine.list_items(context, await account_of(call), params.state, params.limit, params.offset)
+        return await quarantine.list_items(context, await remembered(call), params.state, params.limit, params.offset)
 
     async def show(call: Call, params: ShowItem) -> object:
-        return await quarantine.show_item(context, await account_of(call), params.id)
+        return await quarantine.show_item(context, await remembered(call), params.id)
 
     async def restore(call: Call, params: RestoreItems) -> object:
         account = await account_of(call)
@@ -224,11 +227,14 @@ def _tasks(context: Context) -> list[Method]:
     async def account_of(call: Call) -> Account:
         return (await context.entry(call.peer.uid, call.user)).account
 
+    async def remembered(call: Call) -> Account:
+        return (await context.remembered(call.peer.uid, call.user)).account
+
     async def list_tasks(call: Call, params: ListTasks) -> object:
-        return await task.list_tasks(context, await account_of(call), params.limit, params.offset)
+        return await task.list_tasks(context, await remembered(call), params.limit, params.offset)
 
     async def get(call: Call, params: GetTask) -> object:
-        return await task.get_task(context, await account_of(call), params.task_id, params.last_id or 0)
+        return await task.get_task(context, await remembered(call), params.task_id, params.last_id or 0)
 
     async def undo(call: Call, params: UndoTask) -> object:
         account = await account_of(call)

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import msgspec
 import trio
 
-from clamscannerd.errors import Refused
+from clamscannerd.errors import Refused, UnknownAccount
 from clamscannerd.model import Account, Check, EngineInfo, Frozen, Scan
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.scan_types import ScanType
@@ -102,6 +102,17 @@ class Context:
         """The account that a call is for: the peer's own, or the one an administrator named."""
         asked_by(peer_uid)
         return await self.accounts.by_name(user) if user is not None else await self.accounts.by_uid(peer_uid)
+
+    async def remembered(self, peer_uid: int, user: str | None) -> Entry:
+        """The same for calls that show what is known and touch no home: an administrator may also name an account that
+        passwd does not have any more. Of several of that name the last; its paths are shown as if its home were `/`."""
+        try:
+            return await self.entry(peer_uid, user)
+        except UnknownAccount:
+            account = None if user is None else await self.store.account_named(user)
+            if account is None:
+                raise
+            return Entry(account=account, groups=frozenset())
 
     async def exists(self, account: Account, paths: tuple[bytes, ...], *, need_one: bool) -> tuple[bool, ...]:
         """Which of these directories are there, seen by a worker that is the account.

@@ -34,7 +34,7 @@ from clamscannerd.model import (
     Step,
     Task,
 )
-from clamscannerd.state import store_groups, store_items, store_mail, store_scans, store_tasks
+from clamscannerd.state import store_groups, store_items, store_mail, store_rows, store_scans, store_tasks
 from clamscannerd.state.history_store import HistoryStore
 from clamscannerd.state.store_open import free_bytes, open_database, ping, verify
 from clamscannerd.state.store_values import (
@@ -119,6 +119,10 @@ class Store(HistoryStore):
     async def wait_broken(self) -> None:
         """Raises StateError when such a fault comes up. Any other StateError passes: a full disk, somebody's lock."""
         raise StateError(await self._db.wait_broken())
+
+    async def account_named(self, name: str) -> Account | None:
+        """The last of this name that something is known of; without what only passwd would say."""
+        return await self._db.read(store_rows.account_named, name)
 
     # --- scans
 

@@ -11,6 +11,7 @@ import msgspec
 
 from clamscannerd.errors import LocalProtocolError, Refused
 from clamscannerd.model import (
+    Account,
     Action,
     Counts,
     EngineInfo,
@@ -169,6 +170,11 @@ def item_of(row: sqlite3.Row) -> Item:
 def find_account(c: sqlite3.Connection, uid: int, name: str) -> int | None:
     row = c.execute("SELECT id FROM account WHERE uid = ? AND name = ?", (uid, name)).fetchone()
     return None if row is None else int(row["id"])
+
+
+def account_named(c: sqlite3.Connection, name: str) -> Account | None:
+    row = c.execute("SELECT uid FROM account WHERE name = ? ORDER BY id DESC LIMIT 1", (name,)).fetchone()
+    return None if row is None else Account(uid=row["uid"], gid=0, name=name, home=b"")
 
 
 def make_account(c: sqlite3.Connection, uid: int, name: str) -> int:

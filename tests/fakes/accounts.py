@@ -66,6 +66,23 @@ def _remove(name: str) -> None:
 
 
 @contextmanager
+def succeeded(person: Person, name: str, *, same_home: bool) -> Iterator[Person]:
+    """The account is removed, whatever runs under its uid, and the uid goes to another name: with a home of its own, or
+    with the old one, which stays as it is. Both are gone afterwards, homes and all."""
+    name = PREFIX + name
+    _remove(name)
+    _run("userdel", "--force", person.name)
+    home = ["--no-create-home", "--home-dir", person.home] if same_home else ["--create-home"]
+    try:
+        _run("useradd", "--uid", str(person.uid), "--user-group", "--shell", "/bin/bash", *home, name)
+        entry = pwd.getpwnam(name)
+        yield Person(name, entry.pw_uid, entry.pw_gid, entry.pw_dir, (entry.pw_gid,))
+    finally:
+        _remove(name)
+        shutil.rmtree(person.home)
+
+
+@contextmanager
 def entry_changed(person: Person, *, home: str | None = None, uid: int | None = None) -> Iterator[None]:
     """passwd says another home, or uid, of the account meanwhile: also what useradd would refuse."""
     before = pwd.getpwnam(person.name)
