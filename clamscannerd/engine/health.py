@@ -22,7 +22,7 @@ connect is tried again until the caller's deadline (trio's own would take it for
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Literal
 
@@ -241,6 +241,23 @@ class Member:
             # The daemon says aloud what holds for all engines together; this is each by itself.
             log.debug("engine at %s is %s: %s", state.address, state.kind, state.reason or state.info.version)
         self._changed()
+
+
+def combined(states: Sequence[EngineState]) -> EngineState:
+    """What holds for all of these ready engines."""
+    if len(states) == 1:
+        return states[0]
+    blind = tuple(dict.fromkeys(sentence for state in states for sentence in state.info.blind))
+    return msgspec.structs.replace(
+        states[0],
+        info=msgspec.structs.replace(states[0].info, blind=blind),
+        signatures=all(state.signatures for state in states),
+        max_file_size=min(state.max_file_size for state in states),
+        max_threads=sum(state.max_threads for state in states),
+        shared=any(state.shared for state in states),
+        generation=" ".join(state.generation for state in states),
+        read_timeout_s=min(state.read_timeout_s for state in states),
+    )
 
 
 def limits_of(conf: clamdconf.ClamdConf) -> Limits:

@@ -34,6 +34,7 @@ from clamscannerd.engine.health import (
     Member,
     Timeouts,
     answers,
+    combined,
     limits_in,
     limits_of,
     shared_limits,
@@ -129,7 +130,7 @@ class Engines:
         states = [member.state for member in self._members]
         ready = [state for state in states if state.kind == "ready"]
         if ready:
-            return _combined(ready)
+            return combined(ready)
         return min(states, key=lambda state: _RANK[state.kind], default=self._none)
 
     def states(self) -> tuple[EngineState, ...]:
@@ -384,20 +385,3 @@ async def open_engines(
             yield engines
         finally:
             nursery.cancel_scope.cancel()
-
-
-def _combined(states: Sequence[EngineState]) -> EngineState:
-    """What holds for all of these ready engines."""
-    if len(states) == 1:
-        return states[0]
-    blind = tuple(dict.fromkeys(sentence for state in states for sentence in state.info.blind))
-    return msgspec.structs.replace(
-        states[0],
-        info=msgspec.structs.replace(states[0].info, blind=blind),
-        signatures=all(state.signatures for state in states),
-        max_file_size=min(state.max_file_size for state in states),
-        max_threads=sum(state.max_threads for state in states),
-        shared=any(state.shared for state in states),
-        generation=" ".join(state.generation for state in states),
-        read_timeout_s=min(state.read_timeout_s for state in states),
-    )

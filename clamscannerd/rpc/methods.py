@@ -165,14 +165,14 @@ def build(context: Context) -> Methods:
 def _history(context: Context) -> list[Method]:
     """Scan.list, Scan.get, Account.*"""
 
-    async def account_of(call: Call) -> Account:
-        return (await context.entry(call.peer.uid, call.user)).account
+    async def remembered(call: Call) -> Account:
+        return (await context.remembered(call.peer.uid, call.user)).account
 
     async def list_scans(call: Call, params: ListScans) -> object:
-        return await history.list_scans(context, await account_of(call), params.limit, params.offset)
+        return await history.list_scans(context, await remembered(call), params.limit, params.offset)
 
     async def get_scan(call: Call, params: GetScan) -> object:
-        return await history.get_scan(context, await account_of(call), params.scan_id, params.limit, params.offset)
+        return await history.get_scan(context, await remembered(call), params.scan_id, params.limit, params.offset)
 
     async def list_accounts(_call: Call, params: ListAccounts) -> object:
         return await history.list_accounts(context, params.limit, params.offset)

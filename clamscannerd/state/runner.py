@@ -12,7 +12,6 @@ acknowledged is not given up for a trouble of the machine's. That there are such
 So are those of an account whose workers hang in the kernel (spawn.py); they take no place that another could have.
 """
 
-import fcntl
 import logging
 import math
 import os
@@ -27,6 +26,7 @@ import trio
 from clamscannerd import events
 from clamscannerd.errors import MonitorLost, SpawnRefused, StateError, UnknownAccount, WorkerOutdated
 from clamscannerd.model import SCAN_ENDED, Account, Frozen, Scan, ScanState, Task, TaskState
+from clamscannerd.state.locks import lock_of
 from clamscannerd.state.store import Job, Store
 
 log = logging.getLogger(__name__)
@@ -331,7 +331,7 @@ class Runner:
             self._put_off(job, _TROUBLE_S)
             return
         self._missed.pop(key, None)
-        lock_fd = self._lock(job.uid)
+        lock_fd = lock_of(self._locks, job.uid)
         if lock_fd is None:
             if trio.current_time() > self._locked.setdefault(key, trio.current_time()) + _TROUBLE_S:
                 raise SpawnRefused(f"cannot start a worker for {job.name}: one of an earlier job does not end")
@@ -364,19 +364,6 @@ class Runner:
             return
         await self._fail(job, reason)
         del self._missed[key]
-
-    def _lock(self, uid: int) -> int | None:
-        """The account's lock, or None while an old worker holds it. StateError: no fd is left, a full disk."""
-        try:
-            fd = os.open(self._locks / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise StateError(f"cannot open the lock of uid {uid}: {error.strerror}") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return None
-        return fd
 
     async def _fail(self, job: Job, message: str) -> None:
         """End a job that cannot run."""

@@ -123,7 +123,7 @@ ALLOWED: dict[str, str] = {
     "the daemon's own state and vault, 0700 and its own: no user can put a name there": """
         daemon.py _Daemon._serve .mkdir 1
         daemon_upkeep.py own_state os.path.realpath 2
-        state/runner.py Runner._lock os.open 1
+        state/locks.py lock_of os.open 1
         state/store_open.py _accept .stat 1
         state/store_open.py _create .exists 1
         state/store_open.py _create .rename 1
