@@ -269,7 +269,7 @@ def test_an_answer_takes_as_long_whether_it_is_there_or_not(
     daemon: RunningDaemon, alice: Person, bob: Victim, amount: Amount, figure: Figure
 ) -> None:
     """Medians of samples that were taken in turns, each first as often as second."""
-    number = amount(quick=100, long=1_000)
+    number = amount(quick=60, long=1_000)
     worst = 0.0
     before = state_of(daemon, bob)
     with daemon.client(alice.uid) as client:
