@@ -230,12 +230,12 @@ def test_a_home_that_is_not_the_accounts_own_directory_is_not_looked_into(
 
 @pytest.mark.row("A17")
 @pytest.mark.fails_with("home-not-opened")
-def test_a_home_that_is_in_order_is_seen_to_be_read(daemon: RunningDaemon, alice: Person) -> None:
+def test_a_home_that_is_in_order_is_seen_to_be_read(daemon: RunningDaemon, bob: Person) -> None:
     """So that what is said above to have seen nothing is known to see."""
-    with Opens(monitor(daemon)) as opens, daemon.client(alice.uid) as client:
+    with Opens(monitor(daemon)) as opens, daemon.client(bob.uid) as client:
         client.scan()
         assert len(client.good("list_infected_files")) == 1
-    seen = opens.of(alice.home)
+    seen = opens.of(bob.home)
     assert any("bad" in call for call in seen)
     assert any(call.startswith("getdents64") for call in seen)
     assert opens.started() >= 1
