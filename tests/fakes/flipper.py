@@ -35,7 +35,7 @@ milliseconds for which all then stand as they are."""
 SPELL_S = 0.01
 
 TAKES_NAME = 0.2
-"""How often a name that is missing is given to the pair's other file, so that putting back finds it taken."""
+"""How often a name that is missing is given to the pair's other file."""
 
 STOP_TIMEOUT_S = 30.0
 
@@ -102,9 +102,10 @@ def main(directory: str, log: str) -> None:
         if libc.syscall(number, at, one, at, other, EXCHANGE) == 0:
             turned[place] = not turned[place]
             return 1
-        # One of the two is not there, for now or for good: sometimes the other takes its name.
-        if random.random() < TAKES_NAME:
-            libc.syscall(number, at, other, at, one, NOREPLACE)
+        # One of the two is not there, for now or for good: sometimes the one that is takes its name, so that putting
+        # back or restoring finds it taken, for a while.
+        if random.random() < TAKES_NAME and libc.syscall(number, at, other, at, one, NOREPLACE) != 0:
+            libc.syscall(number, at, one, at, other, NOREPLACE)
         return 0
 
     old = inode(log)

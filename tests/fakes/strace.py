@@ -90,3 +90,54 @@ class Strace:
             counts[thread, call] += 1
             if " = -1 E" not in text and (call != "openat" or "O_CREAT" in text or "O_TMPFILE" in text):
                 yield Point(call, counts[thread, call], text[:100])
+
+
+class CallTimes:
+    """How long calls on files take in a process and in all that it starts; `calls` is known when the context has ended.
+
+    Syncs are left out: how long they take is the disk's affair.
+    """
+
+    _TRACED = "%file,read,pread64,write,pwrite64,fstat,fchmod,fchown,ftruncate,flock,fcntl,close,getdents64"
+    _BEGUN = re.compile(r"^(\d+) +(\d+\.\d+) (\w+)\((.*)")
+    _RESUMED = re.compile(r"^(\d+) +(\d+\.\d+) <\.\.\. (\w+) resumed>")
+    _TOOK = re.compile(r" <(\d+\.\d+)>$")
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self.calls: list[tuple[float, str]] = []
+
+    def __enter__(self) -> Self:
+        self._out = tempfile.NamedTemporaryFile(prefix="strace-", suffix=".out")
+        words = ["strace", "-f", "-T", "-ttt", "-o", self._out.name, "-s", "40", "-e", f"trace={self._TRACED}"]
+        self._process = subprocess.Popen(
+            [*words, "-e", "signal=none", "-p", str(self._pid)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        assert self._process.stderr is not None
+        line = self._process.stderr.readline()
+        assert b"attached" in line, line
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait(END_TIMEOUT_S)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+        self.calls = list(self._read(Path(self._out.name).read_text(errors="backslashreplace")))
+        self._out.close()
+
+    def _read(self, text: str) -> Iterator[tuple[float, str]]:
+        """(seconds, call) for each; one that was interrupted by others' is told in two lines."""
+        begun: dict[str, tuple[float, str]] = {}
+        for line in text.splitlines():
+            if found := self._RESUMED.match(line):
+                since, call = begun.pop(found[1], (float(found[2]), found[3]))
+                yield float(found[2]) - since, call
+            elif found := self._BEGUN.match(line):
+                call = f"{found[3]}({found[4][:100]}"
+                if "<unfinished ...>" in line:
+                    begun[found[1]] = float(found[2]), call
+                elif took := self._TOOK.search(line):
+                    yield float(took[1]), call
