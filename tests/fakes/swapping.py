@@ -154,7 +154,7 @@ class Swapper:
         """Where links lead: B's tree, a copy of /etc, another place of the home; infected files `names`NNN in each."""
         copy = Path(f"/var/tmp/csd-etc-{os.getpid()}")
         try:
-            shutil.copytree("/etc", copy, symlinks=True)
+            subprocess.run(["cp", "-a", "/etc", str(copy)], check=True)
             Path(self.bob.home).chmod(0o711)
             trees = {"to_b": Path(self.bob.home, "tree"), "to_etc": copy, "to_own": self.home / "elsewhere"}
             for place, tree in trees.items():

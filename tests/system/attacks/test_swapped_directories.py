@@ -59,7 +59,7 @@ def flips(amount: Amount) -> int:
 @pytest.fixture
 def names(amount: Amount) -> Names:
     """Places and numbers of the files of a round."""
-    return [(place, number) for place in PLACES for number in range(amount(quick=16, long=48))]
+    return [(place, number) for place in PLACES for number in range(amount(quick=8, long=48))]
 
 
 def path_of(place: str, number: int) -> str:

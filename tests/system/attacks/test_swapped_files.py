@@ -60,13 +60,14 @@ def swapper(daemon: RunningDaemon) -> Iterator[Swapper]:
 @pytest.fixture
 def flips(amount: Amount) -> int:
     """For each way of acting; there are five."""
-    return amount(quick=10_000, long=250_000)
+    return amount(quick=5_000, long=250_000)
 
 
 @pytest.fixture
 def names(amount: Amount) -> Names:
     """Kinds and numbers of the files of a round."""
-    return [(kind, number) for kind in KINDS for number in range(amount(quick=8, long=48))]
+    numbers = range(amount(quick=3, long=0), amount(quick=8, long=48))
+    return [(kind, number) for kind in KINDS for number in numbers]
 
 
 class Directory:
@@ -139,7 +140,7 @@ def test_no_action_hits_what_a_file_is_swapped_for(
 ) -> None:
     mine = Counter(infected(*one) for one in names)
     tally = Tally(flips, DONE[action], "error")
-    with swapper.victims(infected, "f", len(names) // len(KINDS)) as targets, swapper.client() as client:
+    with swapper.victims(infected, "f", names[-1][1] + 1) as targets, swapper.client() as client:
         before = {place: manifest(tree) for place, tree in targets.items()}
         directory = Directory(swapper, names, targets)
         while tally.wants_more():
@@ -169,7 +170,7 @@ def test_no_cleanse_hits_what_a_mailbox_is_swapped_for(
     boxes = {f"d/{name(*one)}": mailbox(*one) for one in names}
     tally = Tally(flips, "mailbox-cleansed", "error")
     with ExitStack() as stack:
-        targets = stack.enter_context(swapper.victims(mail, "f", len(names) // len(KINDS)))
+        targets = stack.enter_context(swapper.victims(mail, "f", names[-1][1] + 1))
         client = stack.enter_context(swapper.client())
         before = {place: manifest(tree) for place, tree in targets.items()}
         directory = Directory(swapper, names, targets)
@@ -194,7 +195,7 @@ def test_no_restore_hits_what_takes_the_name(swapper: Swapper, names: Names, fli
     """The name is taken and free by turns. What is not restored stays in the vault."""
     mine = Counter(infected(*one) for one in names)
     tally = Tally(flips, "restored", "error")
-    with swapper.victims(infected, "f", len(names) // len(KINDS)) as targets, swapper.client() as client:
+    with swapper.victims(infected, "f", names[-1][1] + 1) as targets, swapper.client() as client:
         before = {place: manifest(tree) for place, tree in targets.items()}
         directory = Directory(swapper, names, targets)
         while tally.wants_more():
@@ -229,7 +230,7 @@ def test_no_message_goes_into_what_a_mailbox_is_swapped_for(
     boxes = {first_letter(mail(*one)): mailbox(*one) for one in names}
     tally = Tally(flips, "restored", "error")
     with ExitStack() as stack:
-        targets = stack.enter_context(swapper.victims(mail, "f", len(names) // len(KINDS)))
+        targets = stack.enter_context(swapper.victims(mail, "f", names[-1][1] + 1))
         client = stack.enter_context(swapper.client())
         before = {place: manifest(tree) for place, tree in targets.items()}
         directory = Directory(swapper, names, targets)
@@ -265,7 +266,7 @@ def test_no_call_waits_for_what_a_file_is_swapped_for(
 ) -> None:
     """Every call on files of the workers is timed, in all of that once more."""
     with ExitStack() as stack:
-        targets = stack.enter_context(swapper.victims(mail, "f", len(names) // len(KINDS)))
+        targets = stack.enter_context(swapper.victims(mail, "f", names[-1][1] + 1))
         client = stack.enter_context(swapper.client())
         directory = Directory(swapper, names, targets)
         directory.make(mail)

@@ -17,7 +17,6 @@ from tests.fakes.running import RunningDaemon
 from tests.fakes.swapping import DONE, Swapper, put
 from tests.rows import Amount, Figure
 
-PER_TASK = 250
 ENDS = ("deleted", "quarantined", "no-action", "error")
 LARGE_BYTES = 65 << 10  # not taken away together with others
 
@@ -38,16 +37,16 @@ def content(kind: bytes, number: int) -> bytes:
 def test_no_clean_file_is_lost_when_clean_and_infected_change_places(
     swapper: Swapper, amount: Amount, figure: Figure
 ) -> None:
-    wanted = amount(quick=500, long=20_000)
+    wanted, per_task = amount(quick=200, long=20_000), amount(quick=100, long=250)
     directory = swapper.home / "d"
-    clean = {content(b"c" * len(MARKER), number) for number in range(PER_TASK)}
+    clean = {content(b"c" * len(MARKER), number) for number in range(per_task)}
     for number, one in enumerate(sorted(clean)):
         put(swapper.account, directory / f"c{number:03}", one)
     made, actions, flips = 0, 0, 0
     states = Counter[str]()
     with swapper.client() as client:
         while actions < wanted:
-            for _ in range(PER_TASK - sum(one not in clean for one in names(directory).values())):
+            for _ in range(per_task - sum(one not in clean for one in names(directory).values())):
                 made += 1
                 put(swapper.account, directory / f"i{made:06}", content(MARKER, made))
             standing = names(directory)
@@ -55,7 +54,7 @@ def test_no_clean_file_is_lost_when_clean_and_infected_change_places(
             good = [name for name, one in standing.items() if one in clean]
             before = Counter(standing.values())
             client.scan()
-            action = ("delete", "quarantine")[actions // PER_TASK % 2]
+            action = ("delete", "quarantine")[actions // per_task % 2]
             pairs = list(zip(bad, good, strict=True))
             account = swapper.account
             with Flipper(account.uid, account.gid, str(directory), pairs, swapper.log) as flipper:
