@@ -109,7 +109,9 @@ class Context:
         try:
             return await self.entry(peer_uid, user)
         except UnknownAccount:
-            account = None if user is None else await self.store.account_named(user)
+            if user is None or "\0" in user or await self.accounts.uid_of(user) is not None:
+                raise
+            account = await self.store.account_named(user)
             if account is None:
                 raise
             return Entry(account=account, groups=frozenset())
