@@ -326,8 +326,9 @@ def test_an_engine_that_never_starts_makes_no_storm(alice: Person, amount: Amoun
 @pytest.mark.row("R7")
 @pytest.mark.fails_with("start-speaks-of-each")
 def test_restart_after_restart_makes_no_storm(people: list[Person], amount: Amount, figure: Figure) -> None:
-    """With jobs that wait all the time: each start says as much as the first, and starts no worker for them."""
-    restarts = amount(quick=3, long=30)
+    """With jobs that wait all the time: each start says as much as the first, however long it then looks for an
+    engine, and starts no worker for them."""
+    restarts, look_s = amount(quick=3, long=30), 3.0
     config = "[engine]\ncheck_interval_s = 0.2\n"
     with no_engine(config=config) as daemon:
         for person in people:
@@ -339,6 +340,8 @@ def test_restart_after_restart_makes_no_storm(people: list[Person], amount: Amou
             before = len(daemon.log())
             daemon.start(engine=False)
             wait_for(lambda at=before: "engine lost" in daemon.log()[at:], "the engine to be missed")  # type: ignore[misc]
+            began = time.monotonic()
+            wait_for(lambda since=began: time.monotonic() - since > look_s, "more looks")  # type: ignore[misc]
             assert started_by_monitor(daemon, "csd-worker") == []
             sizes.append(few_lines(daemon.log()[before:]))
         assert rows(daemon, "SELECT count(*) FROM scan WHERE state = 'queued'") == [(len(people),)]

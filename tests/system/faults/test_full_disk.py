@@ -9,16 +9,15 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.fakes.accounts import Person, have_service_users, throw_away
-from tests.fakes.aftermath import check_log, leftovers, vault
+from tests.fakes.aftermath import Processes, check_log, leftovers, vault
 from tests.fakes.manifest import contents
 from tests.fakes.realclamd import MARKER
 from tests.fakes.running import PeerClient, RpcError, RunningDaemon, wait_for
-from tests.integration.people import clear, put
+from tests.integration.people import clear, fill, held_in_mid_scan, put
 from tests.rows import Amount, Figure
 
 SIZE = 64 << 20
@@ -180,30 +179,23 @@ def full_for_a_while(daemon: RunningDaemon, disk: SmallDisk) -> int:
 def test_a_start_on_a_full_disk_is_refused_in_a_sentence_and_loses_nothing(
     running: tuple[RunningDaemon, SmallDisk], alice: Person
 ) -> None:
+    """With a scan to go on with, and no room to note that it does."""
     daemon, disk = running
-    put(alice, "bad", MARKER)
-    with daemon.client(alice.uid) as client:
-        client.scan()
-    daemon.kill()
+    fill(alice, 300, infected=[200])
+    with daemon.client(alice.uid) as client, held_in_mid_scan(daemon, client, alice):
+        processes = Processes(daemon)
+        daemon.kill()
+    processes.wait_gone()
     disk.leave(0)
     before = len(daemon.log())
     daemon.start(wait=False)
     assert daemon.process is not None
-
-    def over() -> bool:
-        """It serves, or has ended: which, depends on what SQLite has room for already."""
-        said = daemon.log()[before:]
-        return "serves on" in said or (daemon.process is not None and daemon.process.poll() is not None)
-
-    wait_for(over, "the start to succeed or fail", 30)
-    assert "Traceback" not in daemon.log()[before:]
-    if daemon.process.poll() is not None:
-        assert daemon.process.poll() == 1
-        assert "cannot " in daemon.log()[before:]
-    else:
-        daemon.kill()
+    assert daemon.process.wait(30) == 1
+    said = daemon.log()[before:]
+    assert f"cannot use state {daemon.state}/state.db: database or disk is full" in said
+    assert "Traceback" not in said
     disk.make_room()
     daemon.start()
     with daemon.client(alice.uid) as client:
-        (found,) = client.good("list_infected_files")
-        assert found["file"] == str(Path(alice.home, "bad"))
+        status = client.wait_scan()
+        assert (status["state"], status["infected_file_count"], status["resumed"]) == ("done", 1, 1)
