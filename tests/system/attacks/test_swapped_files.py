@@ -24,6 +24,7 @@ from tests.fakes.strace import CallTimes
 from tests.fakes.swapping import (
     DONE,
     PLACES,
+    WITHIN,
     Content,
     Swapper,
     Tally,
@@ -139,7 +140,7 @@ def test_no_action_hits_what_a_file_is_swapped_for(
     swapper: Swapper, names: Names, flips: int, figure: Figure, action: str
 ) -> None:
     mine = Counter(infected(*one) for one in names)
-    tally = Tally(flips, DONE[action], "error")
+    tally = Tally(flips, DONE[action], "error", WITHIN)
     with swapper.victims(infected, "f", names[-1][1] + 1) as targets, swapper.client() as client:
         before = {place: manifest(tree) for place, tree in targets.items()}
         directory = Directory(swapper, names, targets)
@@ -168,7 +169,7 @@ def test_no_cleanse_hits_what_a_mailbox_is_swapped_for(
 ) -> None:
     """The links lead to the very same mailboxes."""
     boxes = {f"d/{name(*one)}": mailbox(*one) for one in names}
-    tally = Tally(flips, "mailbox-cleansed", "error")
+    tally = Tally(flips, "mailbox-cleansed", "error", WITHIN)
     with ExitStack() as stack:
         targets = stack.enter_context(swapper.victims(mail, "f", names[-1][1] + 1))
         client = stack.enter_context(swapper.client())
