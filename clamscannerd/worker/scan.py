@@ -43,7 +43,8 @@ from clamscannerd.worker.walk import Met, reason_for, sizes, walk
 _REPORT_S: Final = 0.2  # five reports a second are as fine as an eye can follow
 _OPEN_AHEAD: Final = 16  # files: few fds, and most of what more would gain
 _COUNT_SLICE: Final = 64  # entries counted between two looks at the engine: some 0.2 ms
-_HOLES: Final = 64  # bytes to one on the disk: 1 TiB of holes costs a quarter of an hour; compression gives 2 to 4
+_HOLES: Final = 64  # bytes to one on the disk: compression gives 2 to 4
+_HOLES_FROM_BYTES: Final = 64 << 30  # up to here holes are read, at the cost of a minute
 _BLOCK_BYTES: Final = 512  # what st_blocks counts in
 
 
@@ -249,7 +250,9 @@ class ScanRun:
     def _is_large_box(self, flight: Flight, reason: Reason) -> bool:
         """Whether it is a mailbox over the engine's limit, not nothing but holes; then it is being taken apart."""
         status = flight.status
-        if reason is not Reason.TOO_BIG or status.st_size > _HOLES * _BLOCK_BYTES * status.st_blocks:
+        if reason is not Reason.TOO_BIG:
+            return False
+        if status.st_size > _HOLES_FROM_BYTES and status.st_size > _HOLES * _BLOCK_BYTES * status.st_blocks:
             return False
         try:
             if not is_mailbox(flight.fd):
