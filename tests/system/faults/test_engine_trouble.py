@@ -182,7 +182,7 @@ def test_a_clamd_that_reloads_again_and_again_changes_no_verdict(
 
 
 @pytest.mark.row("R4")
-@pytest.mark.fails_with("verdict-on-eof")
+@pytest.mark.fails_with("engine-loss-ends-us")
 def test_a_private_clamd_that_is_killed_again_and_again_is_replaced(
     alice: Person, amount: Amount, figure: Figure
 ) -> None:
