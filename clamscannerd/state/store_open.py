@@ -184,6 +184,9 @@ def open_database(directory: Path) -> Database:
                 _create(path)
             writer = undo.enter_context(contextlib.closing(_connect(path)))
             _accept(writer, path)
+            # SQLite would say "I/O error". Asked, not opened: the close would take SQLite's locks away.
+            if not os.access(path, os.W_OK):
+                raise StateError(f"cannot open state {path}: writing it is denied, or its disk is read-only")
             empty_log(writer, path)
             sync_directory(directory)  # SQLite syncs the name of a new log, and does not look at how that went
             reader = undo.enter_context(contextlib.closing(_connect(path)))

@@ -135,6 +135,7 @@ ALLOWED: dict[str, str] = {
         state/store_open.py _lock os.open 1
         state/store_open.py free_bytes os.statvfs 1
         state/store_open.py open_database .exists 2
+        state/store_open.py open_database os.access 1
         state/store_wal.py _keep .glob 1
         state/store_wal.py _keep .open 1
         state/store_wal.py _keep .unlink 1
