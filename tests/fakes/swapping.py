@@ -159,6 +159,8 @@ class Swapper:
         try:
             subprocess.run(["cp", "-a", "/etc", str(copy)], check=False, capture_output=True)  # a lock may be gone
             assert (copy / "passwd").stat().st_size
+            # All of it is opened below: so without what is not everybody's (shadow, keys).
+            subprocess.run(["find", str(copy), "-type", "f", "!", "-perm", "-o=r", "-delete"], check=True)
             Path(self.bob.home).chmod(0o711)
             trees = {"to_b": Path(self.bob.home, "tree"), "to_etc": copy, "to_own": self.home / "elsewhere"}
             for place, tree in trees.items():
