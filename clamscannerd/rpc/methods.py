@@ -100,6 +100,40 @@ class UndoTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def build(context: Context) -> Methods:
     """The table over one daemon's context."""
 
+    async def cancel_scan(call: Call, _: NoParams) -> object:
+        return await scan.cancel(context, await context.entry(call.peer.uid, call.user))
+
+    listeners = Listeners(context)
+
+    async def subscribe(call: Call, params: Subscribe) -> object:
+        account = (await context.entry(call.peer.uid, call.user)).account
+        kinds = frozenset(params.kinds if params.kinds is not None else KINDS)
+        return listeners.begin(account, kinds, call)
+
+    described: list[msgspec.Raw] = []  # made when somebody asks, and kept: it is the same for as long as we run
+
+    async def discover(_call: Call, _: NoParams) -> object:
+        if not described:
+            described.append(msgspec.Raw(msgspec.json.encode(document(methods))))
+        return described[0]
+
+    own = Rule.SELF
+    methods = table(
+        *_six(context),
+        Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel_scan),
+        *_history(context),
+        *_vault(context),
+        *_tasks(context),
+        Method(name="Events.subscribe", params=Subscribe, rule=own, handler=subscribe),
+        *_daemon(context),
+        Method(name="rpc.discover", params=NoParams, rule=Rule.ANYONE, handler=discover),
+    )
+    return methods
+
+
+def _six(context: Context) -> list[Method]:
+    """ClamScanner.*"""
+
     async def get_scan_paths(call: Call, _: NoParams) -> object:
         return await clamscanner.get_scan_paths(context, await context.entry(call.peer.uid, call.user))
 
@@ -121,25 +155,8 @@ def build(context: Context) -> Methods:
         entry = await context.remembered(call.peer.uid, call.user)
         return await clamscanner.check_disinfection_status(context, entry, params.last_id or 0)
 
-    async def cancel_scan(call: Call, _: NoParams) -> object:
-        return await scan.cancel(context, await context.entry(call.peer.uid, call.user))
-
-    listeners = Listeners(context)
-
-    async def subscribe(call: Call, params: Subscribe) -> object:
-        account = (await context.entry(call.peer.uid, call.user)).account
-        kinds = frozenset(params.kinds if params.kinds is not None else KINDS)
-        return listeners.begin(account, kinds, call.connection_id, call.push)
-
-    described: list[msgspec.Raw] = []  # made when somebody asks, and kept: it is the same for as long as we run
-
-    async def discover(_call: Call, _: NoParams) -> object:
-        if not described:
-            described.append(msgspec.Raw(msgspec.json.encode(document(methods))))
-        return described[0]
-
     own = Rule.SELF
-    methods = table(
+    return [
         Method(name="ClamScanner.get_scan_paths", params=NoParams, rule=own, handler=get_scan_paths),
         Method(name="ClamScanner.start_scan", params=StartScan, rule=own, handler=start_scan),
         Method(name="ClamScanner.get_scan_status", params=NoParams, rule=own, handler=get_scan_status),
@@ -151,15 +168,7 @@ def build(context: Context) -> Methods:
             rule=own,
             handler=check_disinfection_status,
         ),
-        Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel_scan),
-        *_history(context),
-        *_vault(context),
-        *_tasks(context),
-        Method(name="Events.subscribe", params=Subscribe, rule=own, handler=subscribe),
-        *_daemon(context),
-        Method(name="rpc.discover", params=NoParams, rule=Rule.ANYONE, handler=discover),
-    )
-    return methods
+    ]
 
 
 def _history(context: Context) -> list[Method]:

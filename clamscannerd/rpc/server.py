@@ -38,7 +38,7 @@ from clamscannerd.errors import (
 )
 from clamscannerd.model import Peer
 from clamscannerd.rpc import jsonrpc
-from clamscannerd.rpc.access import ROOT_UID, decide
+from clamscannerd.rpc.access import ROOT_UID, Decision, decide
 from clamscannerd.rpc.speaker import People, Speaker
 from clamscannerd.rpc.table import Call, Methods, Stream, bind, find, names_user
 from clamscannerd.rpc.unsent import Held, Unsent
@@ -347,8 +347,15 @@ class Server:
             if self.refusal is not None and name not in self.methods:
                 raise self.refusal
             method = find(self.methods, name)
-            admins = await client.speaker.decide(method.rule, self._admins())
-            decision = decide(client.peer, method.rule, admins=admins, user_named=names_user(params))
+
+            async def judge() -> Decision:
+                admins = await client.speaker.decide(method.rule, self._admins())
+                return decide(client.peer, method.rule, admins=admins, user_named=names_user(params))
+
+            async def confirm() -> None:
+                await judge()
+
+            decision = await judge()
             user, values = bind(method, params)
             call = Call(
                 peer=client.peer,
@@ -356,6 +363,7 @@ class Server:
                 user=user,
                 is_admin=decision.is_admin,
                 push=client.streams.append,
+                confirm=confirm,
             )
             return await method.handler(call, values)
 

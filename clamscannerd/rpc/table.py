@@ -40,7 +40,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Stream = Callable[[Callable[[Notice], Awaitable[None]]], Awaitable[None]]
-"""Writes to one connection for as long as it lasts, by what it is given: that returns when the notice is written."""
+"""Writes to one connection for as long as it lasts, by what it is given: that returns when the notice is written. A
+CallError that it raises is the last thing the client hears."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     is_admin: bool
     push: Callable[[Stream], None]
     """Begin a stream on this connection, once this call is answered."""
+    confirm: Callable[[], Awaitable[None]]
+    """For what goes on after the answer: raises the CallError that this call would be refused with by now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,7 +164,7 @@ class Wire:
             return chunk
         async with self._ending:  # not while it is written to: who does not read holds up nobody's end
             pass
-        if chunk is None and not self._broken:
+        if chunk is None and not self._broken and not self._refused:
             limits = self._limits
             if self._line_began is None:
                 problem = f"cannot keep the connection: nothing was asked for {limits.idle_timeout_s:g} s"
@@ -221,6 +221,9 @@ class Wire:
         try:
             with contextlib.suppress(_Gone):
                 await stream(self._say)
+        except CallError as error:
+            await self._refuse(_as_error(error))
+            self._reading.cancel()
         finally:
             self._streaming -= 1
             self._stream_ended.set()

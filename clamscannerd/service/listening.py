@@ -6,7 +6,8 @@ committed, and nothing twice. A reader who is slow is looked for less often: tha
 latest counts, and never a finding. One that reads nothing for server.write_timeout_s is cut off, as with any answer.
 
 The first look says the present state: the latest scan with what it found and still stands, the latest task, the
-engine. While nothing of the account is under way a listener sleeps until a job is queued, starts or ends.
+engine. While nothing of the account is under way a listener sleeps until a job is queued, starts or ends. Before each
+look it is asked again whether the call would be allowed now: administrators come and go, and so do users.
 
 Rejected: hooks in the pipeline for each kind of event, with a queue for each listener (bounded, so that a finding is
 lost, or the listener); one look for all listeners of an account (they are rarely many, and each reads at its own pace).
@@ -20,7 +21,7 @@ import trio
 
 from clamscannerd.errors import Refused
 from clamscannerd.model import SCAN_ENDED, Account, Finding, Scan, Task, TaskState
-from clamscannerd.rpc.table import Notice, Stream
+from clamscannerd.rpc.table import Call, Notice
 from clamscannerd.service.clamscanner import scan_status
 from clamscannerd.service.context import Context
 from clamscannerd.service.status import shown
@@ -44,13 +45,21 @@ Say = Callable[[Notice], Awaitable[None]]
 
 
 class Listener:
-    """One connection's subscription. `crowd`: how many listeners there are now."""
+    """One connection's subscription. `crowd`: how many listeners there are. `confirm`: still allowed, or CallError."""
 
-    def __init__(self, context: Context, account: Account, kinds: frozenset[str], crowd: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        account: Account,
+        kinds: frozenset[str],
+        crowd: Callable[[], int],
+        confirm: Callable[[], Awaitable[None]],
+    ) -> None:
         self._context = context
         self._account = account
         self._kinds = kinds
         self._crowd = crowd
+        self._confirm = confirm
         # What was said: the newest ids, and how far.
         self._scan = self._finding = self._task = self._record = 0
         self._scan_ended = self._task_ended = True
@@ -63,6 +72,7 @@ class Listener:
         who = self._account
         while True:
             changed = self._context.live.changed(who.uid, who.name)  # before the look, so that nothing is missed
+            await self._confirm()
             await self._look_at_engine(say)
             under_way = await self._look_at_scans(say)
             under_way = await self._look_at_tasks(say) or under_way
@@ -177,14 +187,13 @@ class Listeners:
         self._context = context
         self._connections: set[int] = set()
 
-    def begin(
-        self, account: Account, kinds: frozenset[str], connection_id: int, push: Callable[[Stream], None]
-    ) -> dict[str, object]:
+    def begin(self, account: Account, kinds: frozenset[str], call: Call) -> dict[str, object]:
         """Have the connection told of these kinds. Raises Refused when it is told of some already."""
+        connection_id = call.connection_id
         if connection_id in self._connections:
             raise Refused("cannot subscribe: this connection has a subscription already")
         self._connections.add(connection_id)
-        listener = Listener(self._context, account, kinds, lambda: len(self._connections))
+        listener = Listener(self._context, account, kinds, lambda: len(self._connections), call.confirm)
 
         async def run(say: Say) -> None:
             try:
@@ -192,5 +201,5 @@ class Listeners:
             finally:
                 self._connections.discard(connection_id)
 
-        push(run)
+        call.push(run)
         return {"user": account.name, "kinds": [kind for kind in KINDS if kind in kinds]}

@@ -124,6 +124,22 @@ def test_an_administrator_can_listen_for_an_account(daemon: RunningDaemon, anna:
         assert until(listener, "Scan.done", scan_id=scan)[-1]["params"]["user"] == anna.name
 
 
+def test_who_is_no_administrator_any_more_is_told_nothing_more(
+    accounts: tuple[AccountOnHost, AccountOnHost],
+) -> None:
+    anna, bert = accounts
+    with RunningDaemon(config=f'[server]\nadmins = ["{bert.name}"]\n') as daemon, daemon.client(bert.uid) as listener:
+        listener.call("Events.subscribe", {"user": anna.name})
+        until(listener, "Engine.changed")
+        daemon.write_config()
+        with daemon.client() as root, daemon.client(anna.uid) as client:
+            root.call("Daemon.reload")
+            client.scan()
+        answer = listener.answer()
+        assert answer["error"]["data"]["kind"] == "denied"
+        assert listener.sock.recv(1) == b""
+
+
 def test_a_slow_reader_loses_no_finding_and_holds_up_nobody(daemon: RunningDaemon, anna: AccountOnHost) -> None:
     infect(anna, MANY)
     with daemon.client(anna.uid) as client, daemon.client(anna.uid) as listener:
