@@ -75,8 +75,11 @@ def talk(daemon: RunningDaemon, uid: int, data: bytes) -> bytes:
 
 
 def check(daemon: RunningDaemon, uid: int, inputs: Sequence[bytes]) -> None:
-    data = b"\n".join(inputs)
-    wants = [answering.wanted(line) for line in data.split(b"\n")]
+    lines = b"\n".join(inputs).split(b"\n")
+    # A line over the limit is answered, and then the connection is closed: so it is the last.
+    too_long = next((at for at, line in enumerate(lines) if len(line) > answering.MAX_LINE_BYTES), len(lines))
+    data = b"\n".join(lines[: too_long + 1])
+    wants = [answering.wanted(line) for line in lines[: too_long + 1]]
     *answers, end = talk(daemon, uid, data).split(b"\n")
     assert end == b"", "the last answer was cut off"
     assert len(answers) == sum(want is not None for want in wants), "not one line of answer for each that asks"
