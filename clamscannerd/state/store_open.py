@@ -68,6 +68,8 @@ _FAULTS = frozenset(
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BREAKING = _DAMAGE | {sqlite3.SQLITE_IOERR}
+_NO_ROOM = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
+_INDEX_BYTES = 32768  # state.db-shm grows by this much
 
 
 class Database:
@@ -163,8 +165,19 @@ def explain(path: Path, verb: str, error: sqlite3.Error) -> StateError | None:
     """The StateError that an operator can act on; None: our bug."""
     if _code(error) not in _FAULTS:
         return None
-    hint = " (restore a copy, or move it away to begin anew)" if _code(error) in _DAMAGE else ""
+    hint = ""
+    if _code(error) in _DAMAGE:
+        hint = " (restore a copy, or move it away to begin anew)"
+    elif _code(error) in _NO_ROOM and _is_full(path.parent):
+        hint = " (the file system is full)"  # SQLite says so of the file and its log, not of its index
     return StateError(f"cannot {verb} state {path}: {error}{hint}")
+
+
+def _is_full(directory: Path) -> bool:
+    try:
+        return free_bytes(directory) < _INDEX_BYTES
+    except StateError:
+        return False
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -116,32 +116,55 @@ def started_by_monitor(daemon: RunningDaemon, name: str) -> list[int]:
 def worker_of(daemon: RunningDaemon, person: Person) -> int:
     """The worker that runs as this account by now: before, it is the service's still."""
 
-    def found() -> int | None:
-        workers = started_by_monitor(daemon, "csd-worker")
-        return next((pid for pid in workers if uid_of(pid) == person.uid), None)
+    return wait_for(lambda: _running_as(daemon, person), f"a worker of {person.name}")
 
-    return wait_for(found, f"a worker of {person.name}")
+
+def _running_as(daemon: RunningDaemon, person: Person) -> int | None:
+    workers = started_by_monitor(daemon, "csd-worker")
+    return next((pid for pid in workers if uid_of(pid) == person.uid), None)
+
+
+HELD_TRIES = 5
+"""Starts of a scan until its worker is caught: it works for tenths of a second, and the machine may have other work."""
 
 
 @contextmanager
 def held_in_mid_scan(daemon: RunningDaemon, client: PeerClient, person: Person) -> Iterator[int]:
     """A scan of what `fill` made, its worker stopped between two verdicts; it goes on after the block. Its pid."""
-    client.good("start_scan", {"scan_type": "home"})
-    directories: set[bytes] = set()
-    until = time.monotonic() + 30
     with _urgent():
-        worker = worker_of(daemon, person)
-        while len(directories) < 2:
-            assert alive(worker), "the scan ended before it could be stopped"
-            assert time.monotonic() < until, "the scan does not begin"
-            directories.update(os.path.dirname(file) for file in _open_files(worker, person))
-        os.kill(worker, signal.SIGSTOP)
+        for _ in range(HELD_TRIES):
+            client.good("start_scan", {"scan_type": "home"})
+            worker = _stopped_between_verdicts(daemon, client, person)
+            if worker is not None:
+                break
+        else:
+            raise AssertionError(f"{HELD_TRIES} scans ended before one could be stopped")
     try:
         assert client.good("get_scan_status")["scan_complete"] == 0
         yield worker
     finally:
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGCONT)
+
+
+def _stopped_between_verdicts(daemon: RunningDaemon, client: PeerClient, person: Person) -> int | None:
+    """The pid of a worker that has begun on a second directory; None: the scan had ended before that was seen."""
+
+    def begun_or_ended() -> tuple[int | None] | None:
+        worker = _running_as(daemon, person)
+        return (worker,) if worker or client.good("get_scan_status")["scan_complete"] else None
+
+    (worker,) = wait_for(begun_or_ended, f"a worker of {person.name}")
+    directories: set[bytes] = set()
+    until = time.monotonic() + 30
+    while worker and alive(worker):
+        assert time.monotonic() < until, "the scan does not begin"
+        directories.update(os.path.dirname(file) for file in _open_files(worker, person))
+        if len(directories) > 1:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGSTOP)
+                return worker
+    return None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ content is in the home or in the vault.
 """
 
 import os
+import sqlite3
 import subprocess
 import time
 from collections import Counter
@@ -179,23 +180,51 @@ def full_for_a_while(daemon: RunningDaemon, disk: SmallDisk) -> int:
 def test_a_start_on_a_full_disk_is_refused_in_a_sentence_and_loses_nothing(
     running: tuple[RunningDaemon, SmallDisk], alice: Person
 ) -> None:
-    """With a scan to go on with, and no room to note that it does."""
+    """With a scan to go on with, and no room to note that it does: nor any in the log, which is empty."""
     daemon, disk = running
-    fill(alice, 300, infected=[200])
-    with daemon.client(alice.uid) as client, held_in_mid_scan(daemon, client, alice):
-        processes = Processes(daemon)
-        daemon.kill()
-    processes.wait_gone()
-    disk.leave(0)
-    before = len(daemon.log())
+    before = killed_in_mid_scan_and_full(daemon, disk, alice, log_emptied=True)
     daemon.start(wait=False)
     assert daemon.process is not None
     assert daemon.process.wait(30) == 1
     said = daemon.log()[before:]
-    assert f"cannot use state {daemon.state}/state.db: database or disk is full" in said
+    assert f"cannot open state {daemon.state}/state.db: disk I/O error (the file system is full)" in said
     assert "Traceback" not in said
     disk.make_room()
     daemon.start()
+    ends_well(daemon, alice)
+
+
+@pytest.mark.row("R5")
+def test_a_start_on_a_full_disk_with_room_in_its_log_waits_for_more(
+    running: tuple[RunningDaemon, SmallDisk], alice: Person
+) -> None:
+    """What the log held goes into the file, and the few pages that this frees are enough to begin with."""
+    daemon, disk = running
+    before = killed_in_mid_scan_and_full(daemon, disk, alice, log_emptied=False)
+    daemon.start()
     with daemon.client(alice.uid) as client:
+        refusal(client, "disinfect_files", {"actions": {}, "others": "quarantine"})
+    disk.make_room()
+    ends_well(daemon, alice)
+    assert "Traceback" not in daemon.log()[before:]
+
+
+def killed_in_mid_scan_and_full(daemon: RunningDaemon, disk: SmallDisk, person: Person, *, log_emptied: bool) -> int:
+    """How long the daemon's log is by then."""
+    fill(person, 300, infected=[200])
+    with daemon.client(person.uid) as client, held_in_mid_scan(daemon, client, person):
+        processes = Processes(daemon)
+        daemon.kill()
+    processes.wait_gone()
+    if log_emptied:
+        connection = sqlite3.connect(daemon.state / "state.db")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+    disk.leave(0)
+    return len(daemon.log())
+
+
+def ends_well(daemon: RunningDaemon, person: Person) -> None:
+    with daemon.client(person.uid) as client:
         status = client.wait_scan()
-        assert (status["state"], status["infected_file_count"], status["resumed"]) == ("done", 1, 1)
+    assert (status["state"], status["infected_file_count"], status["resumed"]) == ("done", 1, 1)
