@@ -27,12 +27,18 @@ def paths(number: int, seed: int = 16) -> list[bytes]:
     """Different ones, each piece by itself among them, some in directories with such names, some of 255 bytes."""
     choose = random.Random(seed)
     made = dict.fromkeys(piece for piece in PIECES)
+    directories: set[bytes] = set()
     while len(made) < number + 2:
         components = []
         for _ in range(choose.choice((1, 1, 1, 2, 3))):
             name = b"".join(choose.choices(PIECES, k=choose.choice((2, 2, 3, 4))))
             components.append((name * 255)[:255] if choose.random() < 0.05 else name[:255])
-        made[b"/".join((b"d%d" % (len(made) % 100), *components))] = None
+        path = b"/".join((b"d%d" % (len(made) % 100), *components))
+        above = [path[: slash.start()] for slash in re.finditer(b"/", path)]
+        if path in directories or not made.keys().isdisjoint(above):
+            continue  # a file and a directory
+        directories.update(above)
+        made[path] = None
     return [path for path in made if path not in (b"victim", b"x")][:number]
 
 
