@@ -152,7 +152,7 @@ def through_all(daemon: RunningDaemon, account: Person, names: list[bytes], back
     "backslash-not-doubled", "names-raw-on-the-terminal", "names-raw-in-the-log", "names-raw-in-the-record"
 )
 def test_names_that_forge_are_only_names(alice: Person, amount: Amount, figure: Figure) -> None:
-    names = paths(amount(quick=500, long=20_000))
+    names = paths(amount(quick=500, long=5_000))
     with RunningDaemon() as daemon:
         through_all(daemon, afresh(alice, daemon), names, back=amount(quick=50, long=500))
         lines = daemon.log().splitlines()
