@@ -9,10 +9,11 @@ done is worse than one whose answer nobody reads.
 A call may begin a stream of notifications. Such a connection is never idle, and it lasts when the client has shut down
 its writing side, as `printf ... | nc` does; that it is gone is seen at the next write, or looked for now and then.
 
-A call passes through the loop ten times, and each time waits for all that can go on. So a uid begins one line, or the
-decoding of one chunk, each time round, over all its connections: else one with 500 lines under way makes others wait
-for 500 of its steps, ten times. And connections end one behind the other, over all uids: ten thousand that were silent
-equally long, or whose panel was killed, would all be in the way at once. (A trio.Lock is held once round at least.)
+A call passes through the loop several times, and each time waits for all that can go on. So a uid begins one line, or
+the decoding of one chunk, each time round, over all its connections: else one with 500 lines under way makes others
+wait for 500 of its steps, each time. And connections end one behind the other, over all uids: ten thousand that were
+silent equally long, or whose panel was killed, would all be in the way at once. (A trio.Lock that is waited for is
+held once round at least.)
 
 A line that was read is dropped before its answer is written, so that a client that does not read holds no megabytes.
 Rejected: answers in the order of the lines (a slow call would delay a poll), a queue and a task for writing (a lock
@@ -23,7 +24,7 @@ import contextlib
 import math
 import os
 import select
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 import trio
@@ -137,7 +138,7 @@ class Wire:
                 if isinstance(event, jsonrpc.TooLarge):
                     await self._refuse(event.error)
                     return
-                await self._slots.acquire()
+                await _take(self._slots)
                 if not has_turn:
                     async with self._turn:
                         pass
@@ -246,10 +247,15 @@ class Wire:
         await self._send(jsonrpc.encode_error(None, error.code, error.message, error.data))
 
     async def _send(self, line: bytes) -> None:
-        async with self._writing:
+        async with _held(self._writing):
             if self._broken:
                 return
             rest = memoryview(line)
+            with contextlib.suppress(OSError):  # it is full, or gone: then once more below, where that is told
+                rest = rest[os.write(self._stream.socket.fileno(), rest) :]
+                self._half_written = len(rest) > 0
+            if not rest:
+                return
             with trio.move_on_after(self._limits.write_timeout_s), contextlib.suppress(OSError):
                 while rest:  # not send_all, which does not tell how far it got when it is cancelled
                     rest = rest[await self._stream.socket.send(rest) :]
@@ -264,6 +270,27 @@ class Wire:
             left = LINGER_BYTES
             while left > 0 and (chunk := await self._stream.receive_some(CHUNK_BYTES)):
                 left -= len(chunk)
+
+
+async def _take(slots: trio.Semaphore) -> None:
+    """Without a time round the loop where one is free: a call has few enough of its own."""
+    try:
+        slots.acquire_nowait()
+    except trio.WouldBlock:
+        await slots.acquire()
+
+
+@contextlib.asynccontextmanager
+async def _held(lock: trio.Lock) -> AsyncIterator[None]:
+    """Likewise."""
+    try:
+        lock.acquire_nowait()
+    except trio.WouldBlock:
+        await lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _as_error(error: CallError) -> jsonrpc.Error:

@@ -20,6 +20,7 @@ from clamscannerd.service.scan_types import ScanType, permitted
 from clamscannerd.service.selection import select
 from clamscannerd.service.status import NO_SIGNATURES, mail_shown, shown, status_of, warnings_of
 from clamscannerd.state.live import LISTED, LiveScan
+from clamscannerd.state.store_views import Found
 
 MAX_DETAILS = 10_000
 """Records in one answer of check_disinfection_status."""
@@ -83,10 +84,10 @@ async def get_scan_status(context: Context, entry: Entry) -> Answer:
     live = context.live.scan_of(account.uid, account.name)
     if live is not None:
         return done("get_scan_status", *_live_status(account, live))
-    scan = await context.store.latest_scan(account.uid, account.name)
-    if scan is None:
+    found = await context.store.latest_found(account.uid, account.name)
+    if found is None:
         return refused("get_scan_status", f"cannot show a scan: {NO_SCAN}")
-    return done("get_scan_status", *await _stored_status(context, account, scan))
+    return done("get_scan_status", *await _stored_status(context, account, found))
 
 
 async def scan_status(context: Context, account: Account, scan: Scan) -> dict[str, object]:
@@ -95,7 +96,8 @@ async def scan_status(context: Context, account: Account, scan: Scan) -> dict[st
     if live is not None and live.scan.id == scan.id:
         data, warnings = _live_status(account, live)
     else:
-        data, warnings = await _stored_status(context, account, scan)
+        kept, first = await context.store.found_paths(scan.id, 0)
+        data, warnings = await _stored_status(context, account, Found(scan=scan, kept=kept, first=tuple(first)))
     del data["infected_files"]
     return {**data, "warnings": warnings}
 
@@ -114,20 +116,20 @@ def _live_status(account: Account, live: LiveScan) -> tuple[dict[str, object], l
     return data, warnings_of(live.scan, len(live.infected))
 
 
-async def _stored_status(context: Context, account: Account, scan: Scan) -> tuple[dict[str, object], list[str]]:
-    kept, first = await context.store.found_paths(scan.id, LISTED)
+async def _stored_status(context: Context, account: Account, found: Found) -> tuple[dict[str, object], list[str]]:
+    scan = found.scan
     waits = scan.state in (ScanState.QUEUED, ScanState.PAUSED)
     data = status_of(
         scan,
         home=account.home,
         current=b"",
-        infected=first,
-        kept=kept,
+        infected=found.first,
+        kept=found.kept,
         queue_position=await context.jobs.position(scan.uid, scan.name) if waits else 0,
         files_per_second=_overall_rate(scan),
         eta_seconds=None if waits else 0,
     )
-    return data, warnings_of(scan, kept)
+    return data, warnings_of(scan, found.kept)
 
 
 def _overall_rate(scan: Scan) -> float:
@@ -143,23 +145,19 @@ async def list_infected_files(context: Context, entry: Entry) -> Answer:
 
 
 async def _list_infected_files(context: Context, account: Account) -> Answer:
-    scan = await context.store.latest_scan(account.uid, account.name)
-    if scan is None:
+    listed = await context.store.listed(account.uid, account.name)
+    if listed is None:
         return refused("list_infected_files", f"cannot list infected files: {NO_SCAN}")
-    findings = await context.store.standing_findings(account.uid, account.name)
-    kept, _ = await context.store.found_paths(scan.id, 0)
-    warnings = warnings_of(scan, kept)
-    earlier = await context.store.earlier_standing_count(account.uid, account.name)
-    if earlier:
-        warnings.append(f"{earlier} infected files of earlier scans still stand; this scan did not look at them")
-    mail = await context.store.standing_messages(scan.id)
+    warnings = warnings_of(listed.scan, listed.kept)
+    if listed.earlier:
+        warnings.append(f"{listed.earlier} infected files of earlier scans still stand; this scan did not look at them")
     data = [
         {
             "file": shown(account.home, f.path),
             "virus_type": f.signature or "unknown",
-            **mail_shown(f.mailbox, mail.get(f.id, [])),
+            **mail_shown(f.mailbox, listed.messages.get(f.id, [])),
         }
-        for f in findings
+        for f in listed.standing
     ]
     return done("list_infected_files", data, warnings)
 
@@ -197,11 +195,10 @@ async def _disinfect_files(
 async def check_disinfection_status(context: Context, entry: Entry, last_id: int) -> Answer:
     """The latest task's records after `last_id`, as committed: the same as in the log."""
     func, account = "check_disinfection_status", entry.account
-    task = await context.store.latest_task(account.uid, account.name)
-    if task is None:
+    known = await context.store.latest_records(account.uid, account.name, last_id, MAX_DETAILS + 1)
+    if known is None:
         return done(func, {"details": [], "log": _log_path(account), "status": "none"})
-    # The state was read first: `done` is said only with the done record among what follows.
-    records = await context.store.records(task.id, last_id, MAX_DETAILS + 1)
+    task, records = known
     more = len(records) > MAX_DETAILS
     state = "running" if more and task.state is TaskState.DONE else task.state.value
     details = [msgspec.Raw(record) for record in records[:MAX_DETAILS]]

@@ -49,7 +49,7 @@ def status_of(
     *,
     home: bytes,
     current: bytes,
-    infected: list[bytes],
+    infected: Sequence[bytes],
     kept: int,
     queue_position: int,
     files_per_second: float,

@@ -3,14 +3,44 @@
 Apart only because store.py would be too long; what is said there holds here.
 """
 
-from clamscannerd.model import Finding, Scan
-from clamscannerd.state import store_history
+from clamscannerd.model import Finding, Scan, Task
+from clamscannerd.state import store_history, store_views
+from clamscannerd.state.latest import Latest
+from clamscannerd.state.live import LISTED
 from clamscannerd.state.restore_store import RestoreStore
 from clamscannerd.state.store_history import AccountEntry
+from clamscannerd.state.store_open import Database
+from clamscannerd.state.store_values import StoreLimits
+from clamscannerd.state.store_views import Found, Listed
 
 
 class HistoryStore(RestoreStore):
     """Store's base."""
+
+    def __init__(self, database: Database, limits: StoreLimits) -> None:
+        super().__init__(database, limits)
+        self._latest = Latest()
+
+    # --- what the calls show
+
+    async def latest_found(self, uid: int, name: str) -> Found | None:
+        """The latest scan and what it found, with LISTED paths."""
+        if (known := self._latest.get(uid, name)) is not None:
+            return known[0]
+        asked = self._latest.asked
+        found = await self._db.read(store_views.found, uid, name, LISTED)
+        self._latest.put(uid, name, found, asked)
+        return found
+
+    async def listed(self, uid: int, name: str) -> Listed | None:
+        """The latest scan and what still stands of it."""
+        return await self._db.read(store_views.listed, uid, name)
+
+    async def latest_records(self, uid: int, name: str, after_id: int, limit: int) -> tuple[Task, list[bytes]] | None:
+        """The latest task of call 6, and its records after this one."""
+        return await self._db.read(store_views.latest_records, uid, name, after_id, limit)
+
+    # --- what was
 
     async def history(self, uid: int, name: str, limit: int, offset: int) -> list[Scan]:
         """Newest first."""

@@ -130,7 +130,11 @@ class Store(HistoryStore):
         self, account: Account, scan_type: str, paths: tuple[bytes, ...], asked_by: int, now: float
     ) -> Scan:
         """A queued scan; older ones beyond the limits go. Refused: a job of this account is under way."""
-        return await self._db.write(store_scans.add, self.limits, account, scan_type, paths, asked_by, now)
+        self._latest.forget(account.uid, account.name)
+        try:
+            return await self._db.write(store_scans.add, self.limits, account, scan_type, paths, asked_by, now)
+        finally:  # a look meanwhile may have been at the time before
+            self._latest.forget(account.uid, account.name)
 
     async def latest_scan(self, uid: int, name: str) -> Scan | None:
         return await self._db.read(store_scans.latest, uid, name)

@@ -1,0 +1,113 @@
+"""state/latest.py by way of the store: a poll after the end reads nothing, and shows no scan that is not the latest."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from clamscannerd.model import Account, Counts, EngineInfo, FindingState, Identity, Scan, ScanState
+from clamscannerd.state import latest
+from clamscannerd.state.store import NewFinding, Store, StoreLimits, open_store
+
+ANN = Account(uid=1001, gid=1001, name="ann", home=b"/home/ann")
+IDENTITY = Identity(dev=1, ino=2, size=3, mtime_ns=4, sha256=b"\xff" * 32)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_store(tmp_path / "state", StoreLimits()) as opened:
+        yield opened
+
+
+async def scanned(store: Store, *infected: bytes) -> Scan:
+    scan = await store.add_scan(ANN, "home", (b".",), ANN.uid, 1.0)
+    await store.begin_scan(scan.id, EngineInfo(), 1.0)
+    found = [NewFinding(path=path, identity=IDENTITY, signature="X") for path in infected]
+    await store.add_findings(scan.id, found, 1.0)
+    return await store.end_scan(scan.id, ScanState.DONE, Counts(infected_files=len(infected)), "", 2.0)
+
+
+async def looked(store: Store) -> tuple[int | None, tuple[bytes, ...], int]:
+    """The scan's number, the paths it found, and how many reads that took."""
+    before = store.statistics().reads
+    found = await store.latest_found(ANN.uid, ANN.name)
+    reads = store.statistics().reads - before
+    return (None, (), reads) if found is None else (found.scan.id, found.first, reads)
+
+
+async def test_an_ended_scan_is_read_once(store: Store) -> None:
+    scan = await scanned(store, b"a", b"b")
+    assert await looked(store) == (scan.id, (b"a", b"b"), 1)
+    assert await looked(store) == (scan.id, (b"a", b"b"), 0)
+    assert await store.latest_found(ANN.uid, "anna") is None
+
+
+async def test_that_there_is_none_is_read_once_and_forgotten_with_the_first(store: Store) -> None:
+    assert await looked(store) == (None, (), 1)
+    assert await looked(store) == (None, (), 0)
+    scan = await store.add_scan(ANN, "home", (b".",), ANN.uid, 1.0)
+    assert (await looked(store))[0] == scan.id
+
+
+async def test_one_under_way_is_read_each_time(store: Store) -> None:
+    scan = await store.add_scan(ANN, "home", (b".",), ANN.uid, 1.0)
+    for _ in range(2):
+        assert await looked(store) == (scan.id, (), 1)
+    await store.begin_scan(scan.id, EngineInfo(), 1.0)
+    await store.add_findings(scan.id, [NewFinding(path=b"a", identity=IDENTITY, signature="X")], 1.0)
+    for _ in range(2):
+        assert await looked(store) == (scan.id, (b"a",), 1)
+
+
+async def test_the_next_scan_is_shown_from_when_it_was_asked_for(store: Store) -> None:
+    await scanned(store, b"a")
+    await looked(store)
+    second = await store.add_scan(ANN, "home", (b".",), ANN.uid, 3.0)
+    assert (await looked(store))[0] == second.id
+
+
+async def test_what_was_read_while_a_scan_was_asked_for_is_not_kept(store: Store) -> None:
+    """The look may have been at the time before, and end after the scan is there."""
+    first = await scanned(store, b"a")
+    kept = latest.Latest()
+    found = await store.latest_found(ANN.uid, ANN.name)
+    asked = kept.asked
+    kept.forget(ANN.uid, ANN.name)
+    kept.put(ANN.uid, ANN.name, found, asked)
+    assert kept.get(ANN.uid, ANN.name) is None
+    async with trio.open_nursery() as both:
+        for _ in range(20):
+            both.start_soon(store.latest_found, ANN.uid, ANN.name)
+        both.start_soon(store.add_scan, ANN, "home", (b".",), ANN.uid, 3.0)
+        for _ in range(20):
+            both.start_soon(store.latest_found, ANN.uid, ANN.name)
+    assert (await looked(store))[0] == first.id + 1
+
+
+async def test_what_becomes_of_findings_changes_nothing(store: Store) -> None:
+    scan = await scanned(store, b"a", b"b")
+    before = await store.latest_found(ANN.uid, ANN.name)
+    assert await store.clear_findings(scan.id, [b"a"]) == 1
+    assert [one.state for one in await store.scan_findings(scan.id)] == [FindingState.CLEARED, FindingState.STANDING]
+    assert await store.latest_found(ANN.uid, ANN.name) == before
+    assert await store.found_paths(scan.id, 10) == (2, [b"a", b"b"])
+
+
+async def test_it_stays_small(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latest, "KEPT_PATH_BYTES", 10)
+    kept = latest.Latest()
+    await scanned(store, b"123456")
+    found = await store.latest_found(ANN.uid, ANN.name)
+    for name in ("one", "two"):
+        kept.put(ANN.uid, name, found, kept.asked)
+    assert kept.get(ANN.uid, "one") is None
+    assert kept.get(ANN.uid, "two") == (found,)
+    kept.forget(ANN.uid, "two")
+    kept.put(ANN.uid, "three", found, kept.asked)
+    assert kept.get(ANN.uid, "three") == (found,)
+    monkeypatch.setattr(latest, "KEPT", 2)
+    for name in ("four", "five"):
+        kept.put(ANN.uid, name, None, kept.asked)
+    assert kept.get(ANN.uid, "three") is None
+    assert kept.get(ANN.uid, "five") == (None,)
