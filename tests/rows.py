@@ -35,7 +35,6 @@ class _Row:
 
 
 _ROWS = pytest.StashKey[dict[str, _Row]]()
-_LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,9 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ROWS] = {}
-    config.stash[_LEFT_OUT] = []
     config.addinivalue_line("markers", "row(id): the claim of SECURITY.md that the test belongs to")
-    config.addinivalue_line("markers", "long_only(reason): a test of a row that is not run in the quick form; said so")
     config.addinivalue_line("markers", "fails_with(name, ...): mutations (tests/mutations/) that the test fails with")
 
 
@@ -67,9 +64,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted, mutation = set(config.getoption("--row")), config.getoption("--fails-with")
 
     def is_wanted(item: pytest.Item) -> bool:
-        if (marker := item.get_closest_marker("long_only")) is not None and not config.getoption("--long"):
-            config.stash[_LEFT_OUT].append(f"{_row_of(item)}: {item.name}: {marker.args[0]}")
-            return False
         return (not wanted or _row_of(item) in wanted) and (mutation is None or mutation in _mutations_of(item))
 
     kept: list[pytest.Item] = []
@@ -101,8 +95,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for name, row in sorted(rows.items(), key=lambda one: (one[0][0], int(one[0][1:]))):
         state = "FAILED" if row.failed else "passed"
         terminalreporter.write_line(f"{name:4} {state}  {row.seconds:7.1f} s  {'; '.join(row.figures)}")
-    for words in config.stash[_LEFT_OUT]:
-        terminalreporter.write_line(f"in the long form alone: {words}")
     terminalreporter.write_line(f"together {sum(row.seconds for row in rows.values()):.0f} s")
     file = config.getoption("--figures")
     if file is not None and config.getoption("--long"):
