@@ -164,6 +164,7 @@ def _stopped_between_verdicts(daemon: RunningDaemon, client: PeerClient, person:
             with suppress(ProcessLookupError):
                 os.kill(worker, signal.SIGSTOP)
                 return worker
+    client.wait_scan()
     return None
 
 
