@@ -164,9 +164,12 @@ class PeerClient:
         return self.wait_disinfection()
 
     def wait_disinfection(self, timeout_s: float = END_TIMEOUT_S) -> list[dict[str, Any]]:
+        """All its records, however many answers they come in."""
+        details: list[dict[str, Any]] = []
+
         def ended() -> list[dict[str, Any]] | None:
-            data: dict[str, Any] = self.good("check_disinfection_status")
-            details: list[dict[str, Any]] = data["details"]
+            data = self.good("check_disinfection_status", {"last_id": details[-1]["id"] if details else 0})
+            details.extend(data["details"])
             return details if data["status"] == "done" else None
 
         return wait_for(ended, "the disinfection to end", timeout_s)

@@ -131,9 +131,6 @@ def through_all(daemon: RunningDaemon, account: Person, names: list[bytes], back
         actions = {text: action(places[beneath(account, text)]) for text in told}
         assert client.uapi("disinfect_files", {"actions": actions})["warnings"] is None
         details = client.wait_disinfection(PATIENCE_S)
-        while len(details) <= len(names):  # so many in one answer at most
-            data = client.good("check_disinfection_status", {"last_id": details[-1]["id"]})
-            details += data["details"]
         check_taken(daemon, account, contents, details)
         kept = items(client)
         while len(kept) < len(names):

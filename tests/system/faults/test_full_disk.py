@@ -150,7 +150,7 @@ def test_what_was_under_way_when_the_disk_filled_up_goes_on_by_itself(
         client.good("disinfect_files", {"actions": {}, "others": "quarantine"})
         wait_for(lambda: client.good("check_disinfection_status")["details"], "steps")
         second = full_for_a_while(daemon, disk)
-        details = client.wait_disinfection(amount(quick=60, long=600))
+        details = client.wait_disinfection(amount(quick=60, long=300))
     steps = Counter(record["state"] for record in details if record["type"] == "step")
     assert steps.total() == files
     assert steps.keys() <= {"quarantined", "error"}, "without room a file stays where it is"
