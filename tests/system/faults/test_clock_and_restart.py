@@ -31,6 +31,7 @@ from tests.rows import Amount, Figure
 DAY_S = 86_400.0
 STOP_S = 10.0
 POLLERS = 40
+ENDS_S = 600.0
 MANY = '[vault]\nmin_free = "0%"\n'
 
 
@@ -91,7 +92,7 @@ def jumping(clock: Clock) -> Iterator[None]:
 def test_a_clock_that_jumps_a_day_disturbs_no_work_and_loses_nothing(
     alice: Person, amount: Amount, figure: Figure
 ) -> None:
-    files = amount(quick=2_000, long=20_000)
+    files = amount(quick=800, long=20_000)
     bodies = infect(alice, files)
     daemon = RunningDaemon()
     clock = Clock(daemon.directory / "clock")
@@ -119,7 +120,7 @@ def under_jumps(daemon: RunningDaemon, person: Person, clock: Clock, bodies: Cou
         assert (status["state"], status["infected_file_count"]) == ("done", bodies.total())
         assert status["not_scanned"] == {}
         client.good("disinfect_files", {"actions": {f"{person.home}/d000/f00000": "quarantine"}, "others": "delete"})
-        details = client.wait_disinfection(180)
+        details = client.wait_disinfection(ENDS_S)
     assert Counter(record["state"] for record in details[:-1]) == {"quarantined": 1, "deleted": bodies.total() - 1}
     check_log(person.home, details)
     assert started_by_monitor(daemon, "clamd") == engine, "no new engine for a new time"
@@ -186,7 +187,7 @@ def test_a_stop_under_load_is_over_in_time_and_all_goes_on_afterwards(
     people: list[Person], engine: str, amount: Amount, figure: Figure
 ) -> None:
     """Three scans, a disinfection and 40 clients that ask all the time."""
-    files, stops = amount(quick=2_000, long=20_000), amount(quick=1, long=8)
+    files, stops = amount(quick=1_000, long=20_000), amount(quick=1, long=8)
     acting, *scanning = people
     bodies = infect(acting, files)
     for person in scanning:
@@ -219,7 +220,7 @@ def test_a_stop_under_load_is_over_in_time_and_all_goes_on_afterwards(
                 status = client.wait_scan(180)
                 assert (status["state"], status["infected_file_count"]) == ("done", files // 2)
         with daemon.client(acting.uid) as client:
-            details = client.wait_disinfection(180)
+            details = client.wait_disinfection(ENDS_S)
         assert [record["state"] for record in details] == ["quarantined"] * files + ["success"]
         assert Counter(item.content for item in vault(daemon)) == bodies
         assert leftovers(acting.home) == []
@@ -257,7 +258,7 @@ def as_version_before(state: Path) -> None:
 @pytest.mark.fails_with("upgrade-loses-jobs")
 def test_an_upgrade_goes_on_with_what_was_pending(people: list[Person], amount: Amount, figure: Figure) -> None:
     """A disinfection and a scan in their middle, a scan that was queued, contents in the vault."""
-    files = amount(quick=3_000, long=20_000)
+    files = amount(quick=1_200, long=20_000)
     acting, scanning, waiting, _ = people
     bodies = infect(acting, files)
     infect(scanning, files // 2)
@@ -284,7 +285,7 @@ def test_an_upgrade_goes_on_with_what_was_pending(people: list[Person], amount: 
                 status = client.wait_scan(180)
                 assert (status["state"], status["infected_file_count"]) == ("done", found)
         with daemon.client(acting.uid) as client:
-            details = client.wait_disinfection(180)
+            details = client.wait_disinfection(ENDS_S)
         assert [record["state"] for record in details] == ["quarantined"] * files + ["success"]
         check_log(acting.home, details)
         assert Counter(item.content for item in vault(daemon)) == bodies
@@ -298,7 +299,7 @@ def test_an_upgrade_goes_on_with_what_was_pending(people: list[Person], amount: 
 @pytest.mark.fails_with("no-backoff")
 def test_an_engine_that_never_starts_makes_no_storm(alice: Person, amount: Amount, figure: Figure) -> None:
     """Pauses grow: as many starts as the logarithm of the time, a few lines of log for each."""
-    for_s = amount(quick=6, long=120)
+    for_s = amount(quick=4, long=120)
     daemon = RunningDaemon()
     starts = daemon.directory / "starts"
     starts.touch(0o666)
@@ -328,7 +329,7 @@ def test_an_engine_that_never_starts_makes_no_storm(alice: Person, amount: Amoun
 def test_restart_after_restart_makes_no_storm(people: list[Person], amount: Amount, figure: Figure) -> None:
     """With jobs that wait all the time: each start says as much as the first, however long it then looks for an
     engine, and starts no worker for them."""
-    restarts, look_s = amount(quick=3, long=30), 3.0
+    restarts, look_s = amount(quick=2, long=30), 3.0
     config = "[engine]\ncheck_interval_s = 0.2\n"
     with no_engine(config=config) as daemon:
         for person in people:

@@ -160,7 +160,7 @@ def test_a_sync_that_failed_is_not_taken_for_one_that_worked(
     for process, point in syncs:
         kinds.setdefault(kind(process, point.text), []).append((process, point))
     one_of_each = [of_a_kind[len(of_a_kind) // 2] for of_a_kind in kinds.values()]
-    chosen = one_of_each[: amount(quick=3, long=0)] or syncs
+    chosen = one_of_each[: amount(quick=2, long=0)] or syncs
     tried = 0
     for unit, (process, point) in zip(scene.take(deed, len(chosen)), chosen, strict=True):
         try:

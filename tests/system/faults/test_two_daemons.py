@@ -24,6 +24,7 @@ from tests.rows import Amount, Figure
 
 LOG_NAME = b".clamavconnector.disinfection.log"
 WATCHDOG_S = 1.0
+ENDS_S = 600.0
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ class Disinfection:
 
     def check_done_once(self) -> None:
         with self.daemon.client(self.person.uid) as client:
-            details = client.wait_disinfection()
+            details = client.wait_disinfection(ENDS_S)
         assert [record["state"] for record in details] == ["quarantined"] * len(self.bodies) + ["success"]
         assert Counter(item.content for item in vault(self.daemon)) == Counter(self.bodies)
         check_log(self.person.home, details)
@@ -110,7 +111,7 @@ def test_each_process_killed_or_stopped_in_one_disinfection_and_no_file_is_acted
     daemon: RunningDaemon, alice: Person, amount: Amount, figure: Figure
 ) -> None:
     rounds = amount(quick=1, long=12)
-    work = Disinfection(daemon, alice, amount(quick=4_000, long=40_000))
+    work = Disinfection(daemon, alice, amount(quick=2_500, long=20_000))
     for who, number in CASES * rounds:
         work.wait_under_way()
         harm(daemon, who, number)
@@ -147,7 +148,7 @@ def test_a_second_daemon_on_one_state_is_refused_and_disturbs_nothing(
 ) -> None:
     """Also while the first one stands still: who has the state is for the kernel to say, not for an answer in time."""
     starts = amount(quick=2, long=40)
-    work = Disinfection(daemon, alice, amount(quick=1_500, long=20_000))
+    work = Disinfection(daemon, alice, amount(quick=700, long=20_000))
     engine = started_by_monitor(daemon, "clamd")
     other = second(daemon)
     for _ in range(starts):
