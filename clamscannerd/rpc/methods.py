@@ -38,7 +38,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class CheckDisinfectionStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    last_id: Annotated[int, Meta(ge=1)] | None = None
+    last_id: Annotated[int, Meta(ge=1, le=2**62)] | None = None
 
 
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]

@@ -168,7 +168,7 @@ class PeerClient:
         details: list[dict[str, Any]] = []
 
         def ended() -> list[dict[str, Any]] | None:
-            data = self.good("check_disinfection_status", {"last_id": details[-1]["id"] if details else 0})
+            data = self.good("check_disinfection_status", {"last_id": details[-1]["id"] if details else None})
             details.extend(data["details"])
             return details if data["status"] == "done" else None
 
