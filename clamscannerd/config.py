@@ -32,6 +32,9 @@ _LONGEST_S = 36_500 * 86_400
 _MOST_IN_FLIGHT = 64
 """A single scan may have them all, and each is an open file of a worker, which may have 256. More gain nothing."""
 
+_MOST_IGNORED = 1_000
+"""Entries of an account: what compares them with findings is given two seconds, and that is no longer enough."""
+
 _MOST_CPU_S = 86_400 * 365
 """A limit of the kernel's, in whole seconds; a year of it is none."""
 
@@ -149,6 +152,11 @@ class Vault(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_free: Share = Share(0.05)  # of the file system that holds the vault
 
 
+class Ignore(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    allowed: bool | tuple[Literal["path", "signature", "sha256"], ...] = True  # what entries may go by
+    max_entries_per_account: int = 100  # each is compared with every finding that is shown
+
+
 SCAN_TYPES: dict[str, ScanType] = {
     "home": ScanType(paths=(".",), message="Scan Entire Home Directory"),
     "mail": ScanType(paths=("mail", "Maildir"), message="Scan Mail"),
@@ -165,6 +173,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scans: Scans = Scans()
     tasks: Tasks = Tasks()
     vault: Vault = Vault()
+    ignore: Ignore = Ignore()
     scan_types: dict[str, ScanType] = {}
 
 
@@ -314,7 +323,7 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
         if not fits:
             raise _wrong(f"$.{key}", f"expected {expected}", origin, main)
 
-    for section in ("server", "state", "engine", "scans", "tasks", "vault", "accounts"):
+    for section in ("server", "state", "engine", "scans", "tasks", "vault", "accounts", "ignore"):
         table = getattr(config, section)
         for key, value in msgspec.structs.asdict(table).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -340,6 +349,8 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
     need(0 <= config.engine.nice <= 19, "engine.nice", "0 to 19")
     need(config.engine.max_threads >= 1, "engine.max_threads", "at least 1")
     need(0 < config.engine.max_file_size <= 2 << 30, "engine.max_file_size", "at most 2G, clamd's own bound")
+    most = config.ignore.max_entries_per_account
+    need(most <= _MOST_IGNORED, "ignore.max_entries_per_account", f"at most {_MOST_IGNORED}")
     sockets = config.engine.sockets
     if isinstance(sockets, str):
         need(sockets in ("auto", "private"), "engine.sockets", '"auto", "private" or a list of addresses')

@@ -6,6 +6,7 @@ import msgspec
 
 from clamscannerd.config import Config
 from clamscannerd.engine.sessions import EngineSettings
+from clamscannerd.model import IgnoreKind
 from clamscannerd.pipeline.tasks import TaskLimits
 from clamscannerd.rpc.server import ServerLimits
 from clamscannerd.service.context import Settings
@@ -77,7 +78,14 @@ def settings(config: Config) -> Settings:
         for name, kind in config.scan_types.items()
         if kind.enabled
     }
-    return Settings(scan_types=types, lost_after_s=config.engine.lost_after_s, min_free_bytes=config.state.min_free)
+    allowed = config.ignore.allowed
+    return Settings(
+        scan_types=types,
+        lost_after_s=config.engine.lost_after_s,
+        min_free_bytes=config.state.min_free,
+        ignore_kinds=frozenset(IgnoreKind(kind) for kind in ((*IgnoreKind,) if allowed is True else allowed or ())),
+        max_ignore_entries=config.ignore.max_entries_per_account,
+    )
 
 
 def engine_settings(config: Config, started_with: Config | None = None) -> EngineSettings:

@@ -179,6 +179,26 @@ class FindingState(StrEnum):
     CLEARED = "cleared"
 
 
+class IgnoreKind(StrEnum):
+    """What an entry of an ignore list goes by: a glob over paths, a signature's name, a content."""
+
+    PATH = "path"
+    SIGNATURE = "signature"
+    SHA256 = "sha256"
+
+
+class IgnoreEntry(Frozen, frozen=True, kw_only=True):
+    """One entry of an account's ignore list. `value`: the glob (globs.py), the name in UTF-8, the 32 bytes."""
+
+    id: int
+    kind: IgnoreKind
+    value: bytes
+    note: str
+    added_by: int
+    added_at: float
+    expires_at: float | None
+
+
 class Counts(Frozen, frozen=True, kw_only=True):
     """Progress of a scan. At its end scanned_files + sum(not_scanned) == total_files."""
 

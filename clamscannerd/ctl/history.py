@@ -91,7 +91,8 @@ def _text_lines(scan: Json) -> Iterator[str]:
         yield f"  ended:      {text.moment(float(scan['time_ended']))}"
     yield from (f"  warning:    {text.safe(str(words))}" for words in scan["warnings"])
     for found in scan["files"]:
-        yield f"{text.safe(found['file'])}: {text.safe(found['virus_type'])}: {text.safe(found['state'])}"
+        by = f", ignored ({text.ignored_by(found['ignored'])})" if found.get("ignored") else ""
+        yield f"{text.safe(found['file'])}: {text.safe(found['virus_type'])}: {text.safe(found['state'])}{by}"
     for left in scan["not_scanned_files"]:
         yield f"{text.safe(left['file'])}: not scanned: {text.reason(left['reason'])}"
 
@@ -107,6 +108,8 @@ def _clamscan_lines(scan: Json) -> Iterator[str]:
     yield f"Engine version: {text.safe(str(scan['engine'].get('version', '')))}"
     yield f"Scanned files: {scan['scanned_file_count']}"
     yield f"Infected files: {text.infected_count(scan)}"
+    if ignored := text.ignored_count(scan):
+        yield f"Ignored files: {ignored}"
     yield f"Not scanned: {text.not_scanned(scan['not_scanned'])}"
     yield f"Data scanned: {scan['scanned_file_size'] / (1 << 20):.2f} MB"
     if ended:
@@ -127,7 +130,12 @@ def _report_all(caller: Caller, *, details: bool) -> int:
                 one["infected"] = _infected(caller, one["user"])
                 lines += [f"{text.safe(one['user'])}: {line}" for line in text.infected_lines(one["infected"])]
     print_answer(caller, {"accounts": accounts}, lines)
-    return FOUND if any(one["standing"] for one in accounts) else 0
+    return FOUND if any(_standing(one) for one in accounts) else 0
+
+
+def _standing(one: Json) -> int:
+    """What nobody ignores; where that could not be told, all of it."""
+    return int(one["standing"]) - int(one.get("ignored") or 0)
 
 
 def _infected(caller: Caller, user: str) -> list[Json]:
@@ -140,7 +148,10 @@ def _account_line(one: Json) -> str:
     """`anna  3 infected stand; scan 12 (home) done 2026-01-31 12:00:00: 4986 scanned, 14 not scanned (...)`."""
     ended = f" {text.moment(float(one['time_ended']))}" if one["time_ended"] else ""
     counts = f"{one['scanned_file_count']} scanned, {text.not_scanned(one['not_scanned'])}"
-    words = f"{one['standing']} infected stand; {text.scan_name(one)} {text.safe(one['state'])}{ended}: {counts}"
+    ignored = f", {one['ignored']} ignored" if one.get("ignored") else ""
+    words = (
+        f"{_standing(one)} infected stand{ignored}; {text.scan_name(one)} {text.safe(one['state'])}{ended}: {counts}"
+    )
     return f"{text.safe(one['user'])}  {words}"
 
 

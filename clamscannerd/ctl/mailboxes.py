@@ -31,6 +31,8 @@ class Plan(NamedTuple):
 def plan(findings: Sequence[Json], named: Collection[str] | None, *, whole: bool) -> Plan:
     """For an action that takes files away. `named`: the files, None for all on the list; `whole`: mailboxes as well."""
     boxes = [found for found in findings if "messages" in found]
+    if named is None:  # what the ignore list covers is not among "all"
+        boxes = [box for box in boxes if not box.get("ignored")]
     if named is None and not whole:
         return Plan(cleansed=boxes)
     chosen = [box for box in boxes if named is None or box["file"] in named]

@@ -15,6 +15,7 @@ import click
 from clamscannerd.ctl import asking, mailboxes, text, vault
 from clamscannerd.ctl import health as _health  # noqa: F401  registers its command
 from clamscannerd.ctl import history as _history  # noqa: F401  likewise
+from clamscannerd.ctl import ignore as _ignore  # noqa: F401  likewise
 from clamscannerd.ctl import metrics as _metrics  # noqa: F401  the same
 from clamscannerd.ctl import uapi as _uapi  # noqa: F401  the same
 from clamscannerd.ctl.calls import FOUND, INTERRUPTED, PROGRAM, TROUBLE, Caller, Json, Refusal, is_envelope, out, say
@@ -81,16 +82,16 @@ def infected(caller: Caller) -> int:
     lines = text.infected_lines(findings)
     if not findings and not caller.options.json:
         found: Json = caller.six("get_scan_status")["result"]["data"]
-        left = "no infected file stands any more; " if text.infected_count(found) else ""
+        left = "no infected file stands any more; " if text.found_count(found) else ""
         lines = [f"{left}{text.scan_name(found)}, {text.state(found)}: {text.result(found)}"]
     print_answer(caller, answer, lines)
-    return FOUND if findings else 0
+    return FOUND if any(not finding.get("ignored") for finding in findings) else 0
 
 
 @command
 @click.argument("action", type=click.Choice(ACTIONS))
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.UNPROCESSED)
-@click.option("--all", "everything", is_flag=True, help="Every file on the list of infected files.")
+@click.option("--all", "everything", is_flag=True, help="Every infected file that is not ignored.")
 @click.option("--whole", is_flag=True, help="With --all: mailboxes too, with all their messages.")
 @click.option("--yes", is_flag=True, help="Do not ask before a mailbox is taken away with all its messages.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print what was done.")
@@ -105,7 +106,8 @@ def disinfect(
 ) -> int:
     """Act on infected files.
 
-    Those named, or --all on the list of `infected`. What is deleted or quarantined is kept in the vault for a while.
+    Those named, or --all on the list of `infected` but for what is ignored there. What is deleted or quarantined is
+    kept in the vault for a while.
     A name that `infected` shows with backslashes can be given to bash as $'...'.
 
     With --all, mailboxes are cleansed where files are quarantined or deleted: their infected messages are taken out.
@@ -171,7 +173,7 @@ def _wait_scan(caller: Caller, scan_id: object) -> int:
         say(f"cannot say how scan {scan_id} ended: another has been started since")
         return TROUBLE
     findings: list[Json] = []
-    if not caller.options.json and text.infected_count(found):
+    if not caller.options.json and text.found_count(found):
         findings = caller.six("list_infected_files")["result"]["data"]
     print_answer(caller, answer, [*text.infected_lines(findings), *text.status_lines(found)])
     return text.scan_exit(found)

@@ -98,15 +98,31 @@ def reason(name: str) -> str:
     return _REASONS.get(name, safe(name))
 
 
-def infected_count(status: Json) -> int:
+def found_count(status: Json) -> int:
     """How many infected files the scan found; the list in the answer ends at 1,000."""
     return int(status["infected_file_count"] if "infected_file_count" in status else len(status["infected_files"]))
 
 
+def ignored_count(status: Json) -> int:
+    """Of them, how many the account's ignore list covers; 0 where that is not told."""
+    return int(status.get("ignored_file_count") or 0)
+
+
+def infected_count(status: Json) -> int:
+    """Those that somebody must act on."""
+    return max(0, found_count(status) - ignored_count(status))
+
+
+def infected_words(status: Json) -> str:
+    """`2 infected, 1 ignored`."""
+    ignored = ignored_count(status)
+    return f"{infected_count(status)} infected{f', {ignored} ignored' if ignored else ''}"
+
+
 def result(status: Json) -> str:
-    """`0 infected, 4986 scanned, 14 not scanned (...)`."""
+    """`0 infected, 4986 scanned, 14 not scanned (...)`; `0 infected, 2 ignored, ...`."""
     counts: Mapping[str, int] = status.get("not_scanned") or {}
-    return f"{infected_count(status)} infected, {status['scanned_file_count']} scanned, {not_scanned(counts)}"
+    return f"{infected_words(status)}, {status['scanned_file_count']} scanned, {not_scanned(counts)}"
 
 
 def scan_name(status: Json) -> str:
@@ -175,8 +191,21 @@ def _engine(engine: Json) -> list[str]:
 
 
 def infected_lines(findings: Iterable[Json]) -> list[str]:
-    """`/home/x/file: Signature FOUND`, as clamscan prints it."""
-    return [f"{safe(found['file'])}: {safe(found['virus_type'])} FOUND" for found in findings]
+    """`/home/x/file: Signature FOUND`, as clamscan prints it; then what the ignore list covers."""
+    lines: list[str] = []
+    ignored: list[str] = []
+    for found in findings:
+        name = f"{safe(found['file'])}: {safe(found['virus_type'])}"
+        if by := found.get("ignored"):
+            ignored.append(f"{name} IGNORED ({ignored_by(by)})")
+        else:
+            lines.append(f"{name} FOUND")
+    return lines + ignored
+
+
+def ignored_by(entry: Json) -> str:
+    """`entry 3: test files`."""
+    return f"entry {entry['id']}{': ' + safe(entry['note']) if entry['note'] else ''}"
 
 
 def paths_lines(paths: Sequence[Json]) -> list[str]:

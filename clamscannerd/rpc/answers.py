@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from clamscannerd.model import Check, EngineInfo, FindingState, Grade, Reason, ScanState, TaskState
+from clamscannerd.model import Check, EngineInfo, FindingState, Grade, IgnoreKind, Reason, ScanState, TaskState
 
 Path = Annotated[str, Meta(description="A file name in wire form: see info.description.")]
 TaskId = Annotated[str, Meta(pattern="^[0-9a-f]{8}/[0-9a-f]{14}$")]
@@ -50,6 +50,7 @@ class ScanStatus(msgspec.Struct):
     queue_position: int
     resumed: int
     infected_file_count: int
+    ignored_file_count: Annotated[int | None, Meta(description="Of them; null: not known before its end.")]
     total_file_size: int
     not_scanned: Annotated[dict[Reason, int], Meta(description="Neither clean nor infected: count by reason.")]
     cached_file_count: int
@@ -71,12 +72,21 @@ class InfectedMessage(msgspec.Struct):
     virus_type: str
 
 
+class IgnoredBy(msgspec.Struct):
+    """The entry of the account's ignore list that covers a file."""
+
+    id: int
+    kind: IgnoreKind
+    note: str
+
+
 class InfectedFile(msgspec.Struct):
     """A mailbox has `messages` and `message_count` (null: not known), a file that is one message `message_id` and
-    `subject`."""
+    `subject`. `ignored`: it is infected, and none of the others of disinfect_files."""
 
     file: Path
     virus_type: str
+    ignored: IgnoredBy | msgspec.UnsetType = msgspec.UNSET
     messages: list[InfectedMessage] | msgspec.UnsetType = msgspec.UNSET
     message_count: int | msgspec.UnsetType | None = msgspec.UNSET
     message_id: str | msgspec.UnsetType = msgspec.UNSET
@@ -145,6 +155,7 @@ class ScanShown(msgspec.Struct):
     queue_position: int
     resumed: int
     infected_file_count: int
+    ignored_file_count: Annotated[int | None, Meta(description="Of them; null: not the latest, or before its end.")]
     total_file_size: int
     not_scanned: dict[Reason, int]
     cached_file_count: int
@@ -166,6 +177,7 @@ class FoundFile(msgspec.Struct):
     file: Path
     virus_type: str
     state: FindingState
+    ignored: IgnoredBy | msgspec.UnsetType = msgspec.UNSET
 
 
 class NotScannedFile(msgspec.Struct):
@@ -181,11 +193,13 @@ class ScanWhole(ScanShown):
 
 
 class AccountShown(msgspec.Struct):
-    """`standing`: infected files that stand, of whichever scan; the rest is of the latest scan."""
+    """`standing`: infected files that stand, of whichever scan; `ignored`: of them (null: it takes too long to say);
+    the rest is of the latest scan."""
 
     user: str
     uid: int
     standing: int
+    ignored: int | None
     scan_id: int
     scan_type: str
     state: ScanState

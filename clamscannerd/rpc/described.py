@@ -14,6 +14,7 @@ from typing import Any
 from clamscannerd import __version__
 from clamscannerd.rpc import answers
 from clamscannerd.rpc.described_history import HISTORY
+from clamscannerd.rpc.described_ignore import IGNORE
 from clamscannerd.rpc.describing import FILE, LOG, SIGNATURE, STATUS, TASK_ID, Described, Example
 from clamscannerd.service import metrics, quarantine, task
 
@@ -110,7 +111,7 @@ _SIX = {
         answer=answers.DisinfectionStarted,
         params={
             "actions": "Path, as list_infected_files has it -> ignore, delete, quarantine or cleanse_mailbox.",
-            "others": "The action for every listed file that `actions` does not name.",
+            "others": "The action for every listed file that `actions` does not name and that is not `ignored`.",
         },
         examples=(
             Example(
@@ -257,6 +258,7 @@ DESCRIBED: Mapping[str, Described] = {
         ),
     ),
     **HISTORY,
+    **IGNORE,
     **_VAULT,
     **_TASKS,
     "Daemon.health": Described(

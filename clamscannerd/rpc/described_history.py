@@ -17,6 +17,7 @@ _ACCOUNT = {
     "user": "anna",
     "uid": 1000,
     "standing": 0,
+    "ignored": 0,
     "scan_id": 12,
     "scan_type": "home",
     "state": "done",

@@ -25,6 +25,7 @@ STATUS = {
     "queue_position": 0,
     "resumed": 0,
     "infected_file_count": 1,
+    "ignored_file_count": 0,
     "total_file_size": 1929379840,
     "not_scanned": {"too_big": 9, "encrypted": 5},
     "cached_file_count": 0,

@@ -4,17 +4,17 @@ This is where bytes have become one authorised call, and its meaning begins (ser
 contract's order, which is their order by position.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from clamscannerd import __version__
-from clamscannerd.model import Account
+from clamscannerd.model import Account, IgnoreKind
 from clamscannerd.rpc.access import Rule
 from clamscannerd.rpc.discover import document
 from clamscannerd.rpc.table import Call, Method, Methods, table
-from clamscannerd.service import clamscanner, daemon, history, quarantine, scan, task
+from clamscannerd.service import clamscanner, daemon, history, ignore, quarantine, scan, task
 from clamscannerd.service import metrics as counted
 from clamscannerd.service.context import Context
 from clamscannerd.service.listening import KINDS, Kind, Listeners
@@ -97,6 +97,22 @@ class UndoTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     force: bool = False
 
 
+class AddIgnore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kind: Literal["path", "signature", "sha256"]
+    value: Annotated[str, Meta(max_length=16_384)]
+    note: Annotated[str, Meta(max_length=200)] = ""
+    expires_at: float | None = None
+
+
+class ListIgnores(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    limit: Limit = 1_000
+    offset: Offset = 0
+
+
+class RemoveIgnore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    id: Id
+
+
 def build(context: Context) -> Methods:
     """The table over one daemon's context."""
 
@@ -122,6 +138,7 @@ def build(context: Context) -> Methods:
         *_six(context),
         Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel_scan),
         *_history(context),
+        *_ignore(context),
         *_vault(context),
         *_tasks(context),
         Method(name="Events.subscribe", params=Subscribe, rule=own, handler=subscribe),
@@ -191,6 +208,31 @@ def _history(context: Context) -> list[Method]:
         Method(name="Scan.list", params=ListScans, rule=own, handler=list_scans),
         Method(name="Scan.get", params=GetScan, rule=own, handler=get_scan),
         Method(name="Account.list", params=ListAccounts, rule=Rule.ADMIN, handler=list_accounts),
+    ]
+
+
+def _ignore(context: Context) -> list[Method]:
+    """Ignore.*"""
+
+    async def add(call: Call, params: AddIgnore) -> object:
+        account = (await context.entry(call.peer.uid, call.user)).account
+        return await ignore.add(
+            context, account, call.peer.uid, IgnoreKind(params.kind), params.value, params.note, params.expires_at
+        )
+
+    async def list_entries(call: Call, params: ListIgnores) -> object:
+        account = (await context.remembered(call.peer.uid, call.user)).account
+        return await ignore.list_entries(context, account, params.limit, params.offset)
+
+    async def remove(call: Call, params: RemoveIgnore) -> object:
+        account = (await context.remembered(call.peer.uid, call.user)).account
+        return await ignore.remove(context, account, params.id)
+
+    own = Rule.SELF
+    return [
+        Method(name="Ignore.add", params=AddIgnore, rule=own, handler=add),
+        Method(name="Ignore.list", params=ListIgnores, rule=own, handler=list_entries),
+        Method(name="Ignore.remove", params=RemoveIgnore, rule=own, handler=remove),
     ]
 
 

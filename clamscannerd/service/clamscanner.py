@@ -16,9 +16,10 @@ from clamscannerd.rpc.names import to_wire
 from clamscannerd.service.accounts import Entry
 from clamscannerd.service.context import Context
 from clamscannerd.service.envelope import Answer, done, refused
+from clamscannerd.service.ignoring import NOT_COMPARED, as_found
 from clamscannerd.service.scan_types import ScanType, permitted
 from clamscannerd.service.selection import select
-from clamscannerd.service.status import NO_SIGNATURES, mail_shown, shown, status_of, warnings_of
+from clamscannerd.service.status import NO_SIGNATURES, ignored_shown, mail_shown, shown, status_of, warnings_of
 from clamscannerd.state.live import LISTED, LiveScan
 from clamscannerd.state.store_views import Found
 
@@ -87,17 +88,19 @@ async def get_scan_status(context: Context, entry: Entry) -> Answer:
     found = await context.store.latest_found(account.uid, account.name)
     if found is None:
         return refused("get_scan_status", f"cannot show a scan: {NO_SCAN}")
-    return done("get_scan_status", *await _stored_status(context, account, found))
+    return done("get_scan_status", *await _stored_status(context, account, found, judged=True))
 
 
-async def scan_status(context: Context, account: Account, scan: Scan) -> dict[str, object]:
-    """The fields of get_scan_status for any scan of the account, with `warnings`, without the list of files."""
+async def scan_status(context: Context, account: Account, scan: Scan, *, judged: bool) -> dict[str, object]:
+    """The fields of get_scan_status for any scan of the account, with `warnings`, without the list of files. `judged`:
+    it is the latest; what an older one has found is not compared with the ignore list."""
     live = context.live.scan_of(account.uid, account.name)
     if live is not None and live.scan.id == scan.id:
         data, warnings = _live_status(account, live)
     else:
         kept, first = await context.store.found_paths(scan.id, 0)
-        data, warnings = await _stored_status(context, account, Found(scan=scan, kept=kept, first=tuple(first)))
+        found = Found(scan=scan, kept=kept, first=tuple(first))
+        data, warnings = await _stored_status(context, account, found, judged=judged)
     del data["infected_files"]
     return {**data, "warnings": warnings}
 
@@ -113,10 +116,12 @@ def _live_status(account: Account, live: LiveScan) -> tuple[dict[str, object], l
         files_per_second=live.files_per_second(),
         eta_seconds=live.eta_seconds(),
     )
-    return data, warnings_of(live.scan, len(live.infected))
+    return {**data, "ignored_file_count": None}, warnings_of(live.scan, len(live.infected))
 
 
-async def _stored_status(context: Context, account: Account, found: Found) -> tuple[dict[str, object], list[str]]:
+async def _stored_status(
+    context: Context, account: Account, found: Found, *, judged: bool
+) -> tuple[dict[str, object], list[str]]:
     scan = found.scan
     waits = scan.state in (ScanState.QUEUED, ScanState.PAUSED)
     data = status_of(
@@ -129,6 +134,7 @@ async def _stored_status(context: Context, account: Account, found: Found) -> tu
         files_per_second=_overall_rate(scan),
         eta_seconds=None if waits else 0,
     )
+    data["ignored_file_count"] = await context.ignores.count(account, scan) if judged and not waits else None
     return data, warnings_of(scan, found.kept)
 
 
@@ -151,10 +157,16 @@ async def _list_infected_files(context: Context, account: Account) -> Answer:
     warnings = warnings_of(listed.scan, listed.kept)
     if listed.earlier:
         warnings.append(f"{listed.earlier} infected files of earlier scans still stand; this scan did not look at them")
+    judged = await context.ignores.of(account, as_found(listed.standing))
+    if not judged.complete:
+        warnings.append(NOT_COMPARED)
+    if idle := await context.ignores.not_allowed(account):
+        warnings.append(f"{idle} entries of this account's ignore list have no effect: the configuration forbids them")
     data = [
         {
             "file": shown(account.home, f.path),
             "virus_type": f.signature or "unknown",
+            **ignored_shown(judged.entries.get(f.id)),
             **mail_shown(f.mailbox, listed.messages.get(f.id, [])),
         }
         for f in listed.standing
@@ -184,7 +196,10 @@ async def _disinfect_files(
     findings = await context.store.standing_findings(account.uid, account.name)
     try:
         await context.need_room("disinfect")
-        chosen = select(account.home, findings, actions, others)
+        judged = await context.ignores.of(account, as_found(findings))
+        if others is not None and not judged.complete:
+            raise Refused(f"cannot disinfect all others: {NOT_COMPARED}")
+        chosen = select(account.home, findings, actions, others, judged.entries)
         task = await context.store.add_task(account, scan.id, chosen.steps, asked_by, time.time())
     except Refused as error:
         return refused(func, str(error))

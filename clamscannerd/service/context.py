@@ -9,8 +9,9 @@ import msgspec
 import trio
 
 from clamscannerd.errors import Refused, UnknownAccount
-from clamscannerd.model import Account, Check, EngineInfo, Frozen, Scan
+from clamscannerd.model import Account, Check, EngineInfo, Frozen, IgnoreKind, Scan
 from clamscannerd.service.accounts import Accounts, Entry
+from clamscannerd.service.ignoring import Ignores
 from clamscannerd.service.scan_types import ScanType
 from clamscannerd.state.live import Live
 from clamscannerd.state.store import Store
@@ -50,6 +51,8 @@ class Settings(Frozen, frozen=True, kw_only=True):
     scan_types: Mapping[str, ScanType]
     lost_after_s: float
     min_free_bytes: int
+    ignore_kinds: frozenset[IgnoreKind] = frozenset(IgnoreKind)
+    max_ignore_entries: int = 100
 
 
 class Context:
@@ -78,6 +81,7 @@ class Context:
         self.accounts = accounts
         self.engine = engine
         self.settings = settings
+        self.ignores = Ignores(store, lambda: self.settings.ignore_kinds)
         self.suspended = suspended  # uid -> why nothing can be started for it now, or ""
         self.reload = reload
         """Read the configuration again; the keys whose change waits for a new start. Raises ConfigError."""

@@ -1,17 +1,22 @@
 """Scan.list, Scan.get, Account.list: what was scanned, what was found and what became of it. [daemon]"""
 
 from clamscannerd.errors import NotFound
-from clamscannerd.model import Account, Scan
+from clamscannerd.model import Account, FindingState, Scan
 from clamscannerd.service.clamscanner import scan_status
 from clamscannerd.service.context import Context
-from clamscannerd.service.status import shown
+from clamscannerd.service.ignoring import Budget, as_found
+from clamscannerd.service.status import ignored_shown, shown
+from clamscannerd.state.store_history import AccountEntry
 
 
 async def list_scans(context: Context, account: Account, limit: int, offset: int) -> dict[str, object]:
     """Newest first, each with its counts and what became of its findings."""
     async with context.heavy(account.uid):
         scans = await context.store.history(account.uid, account.name, limit, offset)
-        return {"scans": [await _summary(context, account, scan) for scan in scans]}
+        newest = await context.store.latest_scan(account.uid, account.name)
+        return {
+            "scans": [await _summary(context, account, scan, judged=scan.id == (newest or scan).id) for scan in scans]
+        }
 
 
 async def get_scan(context: Context, account: Account, scan_id: int, limit: int, offset: int) -> dict[str, object]:
@@ -21,11 +26,20 @@ async def get_scan(context: Context, account: Account, scan_id: int, limit: int,
         if scan is None or (scan.uid, scan.name) != (account.uid, account.name):
             raise NotFound("cannot find the scan: there is no such scan of this account")
         store, home = context.store, account.home
+        newest = await store.latest_scan(account.uid, account.name)
+        page = await store.scan_findings_page(scan.id, limit, offset)
+        standing = [found for found in page if found.state is FindingState.STANDING]
+        ignored = (await context.ignores.of(account, as_found(standing))).entries
         return {
-            **await _summary(context, account, scan),
+            **await _summary(context, account, scan, judged=newest is not None and scan.id == newest.id),
             "files": [
-                {"file": shown(home, found.path), "virus_type": found.signature, "state": found.state.value}
-                for found in await store.scan_findings_page(scan.id, limit, offset)
+                {
+                    "file": shown(home, found.path),
+                    "virus_type": found.signature,
+                    "state": found.state.value,
+                    **ignored_shown(ignored.get(found.id)),
+                }
+                for found in page
             ],
             "not_scanned_files": [
                 {"file": shown(home, path), "reason": reason}
@@ -34,10 +48,10 @@ async def get_scan(context: Context, account: Account, scan_id: int, limit: int,
         }
 
 
-async def _summary(context: Context, account: Account, scan: Scan) -> dict[str, object]:
+async def _summary(context: Context, account: Account, scan: Scan, *, judged: bool) -> dict[str, object]:
     """The fields of get_scan_status, and: when it ended (null until then), who asked, what became of what it found."""
     return {
-        **await scan_status(context, account, scan),
+        **await scan_status(context, account, scan, judged=judged),
         "time_ended": scan.ended_at,
         "asked_by": scan.asked_by,
         "findings": await context.store.fates(scan.id),
@@ -47,12 +61,22 @@ async def _summary(context: Context, account: Account, scan: Scan) -> dict[str, 
 async def list_accounts(context: Context, limit: int, offset: int) -> dict[str, object]:
     """For administrators: each account of which a scan is known, with counts of its latest, and no file's name."""
     entries = await context.store.accounts(limit, offset)
+    with_list, budget = await context.store.owners_of_ignores(), Budget()
+
+    async def ignored(entry: AccountEntry) -> int | None:
+        if not entry.standing or (entry.uid, entry.name) not in with_list:
+            return 0
+        account = Account(uid=entry.uid, gid=0, name=entry.name, home=b"")
+        judged = await context.ignores.of(account, await context.store.all_standing(entry.uid, entry.name), budget)
+        return len(judged.entries) if judged.complete else None
+
     return {
         "accounts": [
             {
                 "user": entry.name,
                 "uid": entry.uid,
                 "standing": entry.standing,
+                "ignored": await ignored(entry),
                 "scan_id": entry.scan.id,
                 "scan_type": entry.scan.scan_type,
                 "state": entry.scan.state.value,

@@ -24,7 +24,8 @@ from clamscannerd.model import SCAN_ENDED, Account, Finding, Scan, Task, TaskSta
 from clamscannerd.rpc.table import Call, Notice
 from clamscannerd.service.clamscanner import scan_status
 from clamscannerd.service.context import Context
-from clamscannerd.service.status import shown
+from clamscannerd.service.ignoring import as_found
+from clamscannerd.service.status import ignored_shown, shown
 
 Kind = Literal["Scan.progress", "Scan.finding", "Scan.done", "Task.step", "Task.done", "Engine.changed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -105,7 +106,7 @@ class Listener:
             if self._scan_ended:
                 continue
             await self._look_at_findings(say, scan)
-            status = await scan_status(self._context, self._account, scan)
+            status = await scan_status(self._context, self._account, scan, judged=True)
             if scan.state in SCAN_ENDED:
                 self._scan_ended = True
                 await self._tell(say, "Scan.done", status)
@@ -135,8 +136,10 @@ class Listener:
                 return
             self._found = live.found
         while page := await self._context.store.standing_after(scan.id, self._finding, PAGE):
+            ignored = (await self._context.ignores.of(self._account, as_found(page))).entries
             for finding in page:
-                await self._tell(say, "Scan.finding", self._shown(finding))
+                told = {**self._shown(finding), **ignored_shown(ignored.get(finding.id))}
+                await self._tell(say, "Scan.finding", told)
             self._finding = page[-1].id
 
     def _shown(self, finding: Finding) -> dict[str, object]:

@@ -6,7 +6,7 @@ infected files does: "0 infected" alone would say more than is known.
 
 from collections.abc import Sequence
 
-from clamscannerd.model import SCAN_ENDED, MailMessage, Reason, Scan, ScanState
+from clamscannerd.model import SCAN_ENDED, IgnoreEntry, MailMessage, Reason, Scan, ScanState
 from clamscannerd.rpc.names import to_wire
 
 _MIB = 1 << 20
@@ -42,6 +42,11 @@ def mail_shown(mailbox: int | None, messages: Sequence[MailMessage]) -> dict[str
             for one in messages
         ],
     }
+
+
+def ignored_shown(entry: IgnoreEntry | None) -> dict[str, object]:
+    """What list_infected_files says of a file that the account's ignore list covers; nothing for others."""
+    return {} if entry is None else {"ignored": {"id": entry.id, "kind": entry.kind.value, "note": entry.note}}
 
 
 def status_of(

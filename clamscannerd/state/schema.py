@@ -12,7 +12,7 @@ Ids are AUTOINCREMENT where somebody else may remember them: never used twice, a
 APPLICATION_ID = 0x43534344
 """`CSCD`, in SQLite's header: a file without it is not ours and is not touched."""
 
-VERSION = 2
+VERSION = 3
 """PRAGMA user_version of what this program writes. Higher in the file: a newer program wrote it, we refuse."""
 
 SCHEMA = """
@@ -257,5 +257,21 @@ CREATE INDEX finding_owner ON finding (account, scan, restored);
 ALTER TABLE finding_message ADD COLUMN listed INTEGER NOT NULL DEFAULT 1 CHECK (listed IN (0, 1));
 """
 
-MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES)
+IGNORE_LIST = """
+-- What an account wants passed over. A finding knows nothing of it: whether one is ignored is seen when it is shown or
+-- acted on, so that without the entry it is at once what it was.
+CREATE TABLE ignore_entry (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    account    INTEGER NOT NULL REFERENCES account (id),
+    kind       TEXT    NOT NULL CHECK (kind IN ('path', 'signature', 'sha256')),
+    value      BLOB    NOT NULL CHECK (length(value) BETWEEN 1 AND 8192),  -- a glob; a name in UTF-8; 32 bytes
+    note       TEXT    NOT NULL,
+    added_by   INTEGER NOT NULL,      -- uid of the peer: the account's or an admin's
+    added_at   REAL    NOT NULL,
+    expires_at REAL,                  -- NULL: never. Kept after it, without effect, until room is needed
+    UNIQUE (account, kind, value)
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, IGNORE_LIST)
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""

@@ -1,7 +1,7 @@
 """What the store takes and gives beyond model's nouns. [daemon] Frozen values; no I/O."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from clamscannerd.errors import RemoteProtocolError
 from clamscannerd.model import Action, FindingState, Frozen, Identity, Item, MailMessage, Outcome, Step
@@ -26,6 +26,16 @@ class NewFinding(Frozen, frozen=True, kw_only=True):
     identity: Identity
     signature: str
     mailbox: bool = False
+
+
+class FoundFile(NamedTuple):
+    """Of a finding what an ignore list goes by; there may be 100,000 at once. `is_box`: it is a mailbox."""
+
+    id: int
+    path: bytes
+    signature: str
+    sha256: bytes
+    is_box: bool
 
 
 class FoundMail(Frozen, frozen=True, kw_only=True):

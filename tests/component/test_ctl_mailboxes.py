@@ -143,3 +143,10 @@ def test_on_a_real_terminal_the_question_is_on_stderr_and_no_is_the_default(
     os.close(ours)
     assert b"Quarantine /h/mail/inbox with all its 120 messages? [y/N]" in shown
     assert (child.returncode, b"?" in out) == (code, False)
+
+
+def test_all_leaves_an_ignored_mailbox_alone(tmp_path: Path, ctl: Ctl) -> None:
+    with daemon(tmp_path, PLAIN, {**INBOX, "ignored": {"id": 1, "kind": "path", "note": ""}}) as fake:
+        assert ctl(fake, "quarantine", "--all")[0] == 0
+        assert sent(fake) == [{"actions": {}, "others": "quarantine"}]
+    assert ctl.questions == []

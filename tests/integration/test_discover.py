@@ -81,6 +81,9 @@ def test_every_example_works_as_the_document_says(daemon: RunningDaemon, alice: 
         assert examples.run("Quarantine.delete", ids=items[1:2]) == {"deleted": 1}
         examples.run("Task.get", task_id=task_id)
         task_end(user, examples.run("Task.undo", task_id=task_id)["task_id"])
+        entry_id = examples.run("Ignore.add")["id"]
+        examples.run("Ignore.list")
+        assert examples.run("Ignore.remove", id=entry_id) == {"removed": entry_id}
         with daemon.client(alice.uid) as listener:  # nothing else is asked there
             Examples(listener, admin).run("Events.subscribe")
         for method in examples.rows.keys() - examples.tried - {"Scan.cancel", "Events.subscribe"}:

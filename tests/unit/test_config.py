@@ -140,6 +140,16 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "no scans at all": ("[scans]\nmax_active = 0\n", "scans.max_active", "at least 1"),
     "more at the engine than fds": ("[scans]\nin_flight = 65\n", "scans.in_flight", "at most 64"),
     "no thread": ("[engine]\nmax_threads = 0\n", "engine.max_threads", "at least 1"),
+    "a kind of ignoring that there is not": (
+        "[ignore]\nallowed = ['name']\n",
+        "ignore.allowed[0]",
+        "invalid enum value",
+    ),
+    "too many entries": (
+        "[ignore]\nmax_entries_per_account = 1001\n",
+        "ignore.max_entries_per_account",
+        "at most 1000",
+    ),
     "no class of I/O": ("[scans]\nio_class = 'realtime'\n", "scans.io_class", "invalid enum value"),
     "beyond nice": ("[scans]\nnice = 20\n", "scans.nice", "0 to 19"),
     "a file size beyond clamd": ("[engine]\nmax_file_size = '3G'\n", "engine.max_file_size", "at most 2G"),

@@ -121,3 +121,13 @@ def test_any_selection_chooses_from_the_list_alone(actions: dict[str, str]) -> N
     except Refused:
         return
     assert chosen(selection).keys() <= {b"a", b"b/c"}
+
+
+def test_what_is_ignored_is_none_of_the_others_and_can_be_named() -> None:
+    three = found(b"a", b"b", b"c")
+    selection = select(HOME, three, {"b": "delete"}, "quarantine", {2, 3})
+    assert chosen(selection) == {b"b": Action.DELETE, b"a": Action.QUARANTINE}
+    assert selection.warnings == ("1 file that the ignore list covers is left alone; name it to act on it",)
+    assert chosen(select(HOME, three, {"b": "delete"}, None, {2, 3})) == {b"b": Action.DELETE}
+    with pytest.raises(Refused, match="3 files that the ignore list covers"):
+        select(HOME, three, {}, "delete", {1, 2, 3})
