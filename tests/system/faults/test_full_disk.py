@@ -204,7 +204,7 @@ def test_a_start_on_a_full_disk_with_room_in_its_log_waits_for_more(
     before = killed_in_mid_scan_and_full(daemon, disk, alice, log_emptied=False)
     daemon.start()
     with daemon.client(alice.uid) as client:
-        refusal(client, "disinfect_files", {"actions": {}, "others": "quarantine"})
+        assert "is full" in refusal(client, "start_scan", {"scan_type": "home"})
     disk.make_room()
     ends_well(daemon, alice)
     assert "Traceback" not in daemon.log()[before:]
