@@ -72,15 +72,22 @@ class InfectedMessage(msgspec.Struct):
 
 
 class InfectedFile(msgspec.Struct):
-    """A mailbox has `messages` and `message_count` (null: not known), a file that is one message `message_id` and
-    `subject`."""
+    """The file as it was when it was found; times are epoch seconds, `owner` a uid (null: not known). A mailbox has
+    `messages` and `message_count` (null: not known), a file that is one message `message_id`, `subject`, `from` and
+    `date`."""
 
     file: Path
     virus_type: str
+    size: int
+    mtime: float
+    owner: int | None
+    found_at: float
     messages: list[InfectedMessage] | msgspec.UnsetType = msgspec.UNSET
     message_count: int | msgspec.UnsetType | None = msgspec.UNSET
     message_id: str | msgspec.UnsetType = msgspec.UNSET
     subject: str | msgspec.UnsetType = msgspec.UNSET
+    from_: str | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="from")
+    date: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class DisinfectionStarted(msgspec.Struct):

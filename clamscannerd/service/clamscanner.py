@@ -18,7 +18,7 @@ from clamscannerd.service.context import Context
 from clamscannerd.service.envelope import Answer, done, refused
 from clamscannerd.service.scan_types import ScanType, permitted
 from clamscannerd.service.selection import select
-from clamscannerd.service.status import NO_SIGNATURES, mail_shown, shown, status_of, warnings_of
+from clamscannerd.service.status import NO_SIGNATURES, file_shown, mail_shown, shown, status_of, warnings_of
 from clamscannerd.state.live import LISTED, LiveScan
 
 MAX_DETAILS = 10_000
@@ -157,6 +157,7 @@ async def _list_infected_files(context: Context, account: Account) -> Answer:
         {
             "file": shown(account.home, f.path),
             "virus_type": f.signature or "unknown",
+            **file_shown(f),
             **mail_shown(f.mailbox, mail.get(f.id, [])),
         }
         for f in findings

@@ -12,7 +12,7 @@ Ids are AUTOINCREMENT where somebody else may remember them: never used twice, a
 APPLICATION_ID = 0x43534344
 """`CSCD`, in SQLite's header: a file without it is not ours and is not touched."""
 
-VERSION = 2
+VERSION = 3
 """PRAGMA user_version of what this program writes. Higher in the file: a newer program wrote it, we refuse."""
 
 SCHEMA = """
@@ -257,5 +257,10 @@ CREATE INDEX finding_owner ON finding (account, scan, restored);
 ALTER TABLE finding_message ADD COLUMN listed INTEGER NOT NULL DEFAULT 1 CHECK (listed IN (0, 1));
 """
 
-MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES)
+OWNERS_OF_FINDINGS = """
+-- uid that the file belonged to when it was found: an account can read others' files. NULL: not known.
+ALTER TABLE finding ADD COLUMN owner INTEGER CHECK (owner >= 0);
+"""
+
+MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, OWNERS_OF_FINDINGS)
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""
