@@ -64,8 +64,11 @@ SANS_IO = (
     "engine.clamproto",
     "engine.clamdconf",
     "engine.private",
+    "ctl.advice",
     "ctl.mailboxes",
+    "ctl.picture",
     "ctl.text",
+    "ctl.walk",
 )
 """Bytes or values in, bytes or values out."""
 OUTSIDE = frozenset({"trio", "asyncio", "socket", "os", "sqlite3", "threading", "subprocess", "select", "selectors"})
@@ -77,7 +80,18 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlite3": ("state",),
     "pyclamd": ("engine.control",),
     "systemd": ("systemd",),
-    "click": ("ctl.main", "ctl.asking", "ctl.commands", "ctl.history", "ctl.metrics", "ctl.uapi", "ctl.vault"),
+    "click": (
+        "ctl.main",
+        "ctl.asking",
+        "ctl.commands",
+        "ctl.disinfecting",
+        "ctl.history",
+        "ctl.metrics",
+        "ctl.tasks",
+        "ctl.uapi",
+        "ctl.vault",
+        "ctl.walking",
+    ),
     "rich": ("ctl.progress",),
     "prometheus_client": ("service.metrics",),
 }
