@@ -15,9 +15,6 @@ tells the daemon. Rejected: trio in this file (its import costs more than the ca
 data; a newer daemon has more of them than this file would know).
 """
 
-import os
-import socket
-import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,28 +22,28 @@ from itertools import count
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from clamscannerd.client_socket import ENVIRONMENT, SYSTEM_SOCKET, TIMEOUT_S, Unreachable, cause_of, find
 from clamscannerd.errors import ClamscannerdError, RemoteProtocolError
 from clamscannerd.rpc import jsonrpc
 from clamscannerd.rpc.names import from_wire, to_wire
 
-__all__ = ["Client", "Event", "RemoteError", "Unreachable", "from_wire", "to_wire"]
+__all__ = [
+    "ENVIRONMENT",
+    "SYSTEM_SOCKET",
+    "Client",
+    "Event",
+    "RemoteError",
+    "Unreachable",
+    "find",
+    "from_wire",
+    "to_wire",
+]
 
-ENVIRONMENT = "CLAMSCANNERD_SOCKET"
-SYSTEM_SOCKET = "/run/clamscannerd/clamscannerd.sock"
-TIMEOUT_S = 60.0
-"""One call. The daemon answers in milliseconds; a slow passwd (LDAP) and a busy machine get their time."""
 CHUNK_BYTES = 1 << 16
 LIMITS = jsonrpc.Limits(
     max_message_bytes=512 << 20,  # 100,000 findings whose paths are as long as Linux allows
     max_containers=4_000_000,  # those findings, each with its messages
 )
-
-
-class Unreachable(ClamscannerdError):
-    """Nobody answers at the socket, or the connection broke before the answer was there."""
-
-    kind = "unreachable"
-    exit_code = 2
 
 
 class RemoteError(ClamscannerdError):
@@ -104,7 +101,7 @@ class Client:
             raise self._broken(f"no answer within {self._timeout_s:g} s") from None
         except OSError as error:
             self.close()
-            raise self._broken(_cause(error)) from None
+            raise self._broken(cause_of(error)) from None
 
     def events(self, kinds: Sequence[str] | None = None, *, user: str | None = None) -> Iterator[Event]:
         """What Events.subscribe tells, as it comes, for as long as the daemon lives. Raises as `call` does.
@@ -118,7 +115,7 @@ class Client:
                 self._read(None)
         except OSError as error:
             self.close()
-            raise self._broken(_cause(error)) from None
+            raise self._broken(cause_of(error)) from None
 
     def _told(self) -> Iterator[Event]:
         while self._come:
@@ -187,44 +184,3 @@ def _left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-def find(socket_path: str | None = None, timeout_s: float = TIMEOUT_S) -> tuple[socket.socket, str]:
-    """A connected socket and its path. Tries the system's daemon, then the user's own, unless a path is given, here or
-    in the environment. Raises Unreachable."""
-    given = socket_path or os.environ.get(ENVIRONMENT)
-    problems: list[tuple[str, OSError]] = []
-    for path in [given] if given else list(_places()):
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(timeout_s)
-            connection.connect(path)
-        except OSError as problem:
-            connection.close()
-            problems.append((path, problem))
-        else:
-            return connection, path
-    # A socket that refuses says more than one that is not there.
-    path, error = next((p for p in problems if not isinstance(p[1], FileNotFoundError)), problems[0])
-    hint = "is it running? (systemctl status clamscannerd)"
-    raise Unreachable(f"cannot reach clamscannerd at {path}: {_cause(error)}; {hint}") from None
-
-
-def _places() -> Iterator[str]:
-    yield SYSTEM_SOCKET
-    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        yield os.path.join(runtime, "clamscannerd", "clamscannerd.sock")
-        return
-    directory = f"/tmp/clamscannerd-{os.getuid()}"  # noqa: S108  its owner and mode are looked at
-    try:
-        facts = os.lstat(directory)
-    except OSError:
-        return
-    # Anybody may make a directory of this name, and would then answer in the daemon's place.
-    if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & 0o077:
-        yield os.path.join(directory, "clamscannerd.sock")
-
-
-def _cause(error: OSError) -> str:
-    cause = error.strerror or str(error) or type(error).__name__
-    return cause[:1].lower() + cause[1:]

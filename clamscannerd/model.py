@@ -241,7 +241,7 @@ class Scan(Frozen, frozen=True, kw_only=True):
 
 class Finding(Frozen, frozen=True, kw_only=True):
     """One infected file that a scan found. `mailbox`: messages in the mailbox that it is, infected or not, 0 when their
-    number is unknown; None: it is no mailbox."""
+    number is unknown; None: it is no mailbox. `owner`: the file's uid; None: not known."""
 
     id: int
     scan_id: int
@@ -251,6 +251,7 @@ class Finding(Frozen, frozen=True, kw_only=True):
     state: FindingState
     found_at: float
     mailbox: int | None = None
+    owner: int | None = None
 
 
 class MailMessage(Frozen, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 PROGRAM = "clamscannerctl"
-FOUND, TROUBLE, INTERRUPTED = 1, 2, 130
+FOUND, TROUBLE, NOT_SCANNED, INTERRUPTED = 1, 2, 3, 130
 
 
 class Refusal(Exception):

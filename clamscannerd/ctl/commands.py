@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from clamscannerd import __version__
-from clamscannerd.ctl import text
+from clamscannerd.ctl import advice, text
 from clamscannerd.ctl.calls import PROGRAM, TROUBLE, Caller, Options, Refusal, absolute, out, say
 from clamscannerd.errors import ClamscannerdError
 
@@ -43,7 +43,7 @@ def options(command: Any) -> Any:  # noqa: ANN401  click's decorators are typed 
 def cli() -> None:
     """Have your files scanned by ClamAV and disinfected.
 
-    Exit codes: 0 nothing found, 1 something found, 2 trouble.
+    Exit codes: 0 nothing found, 1 something found, 2 trouble; with --strict 3 when files were not scanned.
     """
 
 
@@ -67,6 +67,12 @@ def command(function: Command, group: click.Group = cli, name: str | None = None
     run.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
     made: click.Command = group.command()(options(run))
     return made
+
+
+def strict_option(command: Any) -> Any:  # noqa: ANN401  as above
+    """--strict, for what ends with the exit code of a scan."""
+    words = "End with 3 when it is done and files were not scanned."
+    return click.option("--strict", is_flag=True, help=words)(command)
 
 
 def print_answer(caller: Caller, answer: object, lines: Sequence[str]) -> None:
@@ -96,6 +102,7 @@ def _refused(caller: Caller, refusal: Refusal) -> int:
         out(text.json_line(refusal.answer))
     for sentence in refusal.errors:
         say(sentence)
+    _advise(caller, refusal.errors)
     return TROUBLE
 
 
@@ -103,4 +110,13 @@ def _failed(caller: Caller, error: ClamscannerdError) -> int:
     if caller.options.json:
         out(text.json_line({"error": {"code": error.code, "message": str(error), "data": error.data()}}))
     say(str(error))
+    _advise(caller, [str(error)])
     return TROUBLE
+
+
+def _advise(caller: Caller, sentences: Sequence[str]) -> None:
+    """What to do next, where that is known."""
+    if words := advice.command_for(sentences):
+        say(f"next: {caller.options.again(*words)}")
+    elif act := advice.act_for(sentences):
+        say(f"next: {act}")

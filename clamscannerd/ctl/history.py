@@ -13,7 +13,7 @@ import click
 
 from clamscannerd.ctl import text
 from clamscannerd.ctl.calls import FOUND, Caller, Json
-from clamscannerd.ctl.commands import command, print_answer
+from clamscannerd.ctl.commands import command, print_answer, strict_option
 
 PAGE = 1_000
 """Entries asked for at once: the daemon's bound."""
@@ -37,7 +37,8 @@ def history(caller: Caller, limit: int) -> int:
 @click.argument("scan_id", metavar="[ID]", required=False, type=click.IntRange(1, 2**63 - 1))
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="For whom.")
 @click.option("--details", is_flag=True, help="Each file that was not scanned, with the reason.")
-def report(caller: Caller, scan_id: int | None, form: str, details: bool) -> int:  # noqa: FBT001
+@strict_option
+def report(caller: Caller, scan_id: int | None, form: str, details: bool, strict: bool) -> int:  # noqa: FBT001
     """Report on scan ID, or on the latest.
 
     As root without --user and ID: on all accounts, by counts; with --details their infected files as well.
@@ -49,7 +50,7 @@ def report(caller: Caller, scan_id: int | None, form: str, details: bool) -> int
     scan = _whole(caller, scan_id if scan_id is not None else _latest(caller), details=details)
     lines = list(_clamscan_lines(scan) if form == "clamscan" else _text_lines(scan))
     print_answer(caller, scan, lines)
-    return text.scan_exit(scan)
+    return text.scan_exit(scan, strict=strict)
 
 
 def _latest(caller: Caller) -> int:

@@ -1,27 +1,27 @@
 """The commands of clamscannerctl. One function a command: ask, print, return the exit code.
 
-Exit codes are clamscan's: 0 nothing found, 1 found, 2 trouble of any kind (usage, daemon not there, refused); 130 after
-Ctrl-C, which ends a --wait and never the job. Answers go to stdout, everything else to stderr, a line each. With
-`--json` stdout is the JSON-RPC result as one line of ASCII, for the six calls UAPI's whole envelope.
+Exit codes are clamscan's: 0 nothing found, 1 found, 2 trouble of any kind (usage, daemon not there, refused); 3 with
+--strict when files were not scanned; 130 after Ctrl-C, which ends a --wait and never the job. Answers go to stdout,
+everything else to stderr, a line each. With `--json` stdout is the JSON-RPC result as one line of ASCII, for the six
+calls UAPI's whole envelope.
 """
 
 import json
 import os
 import sys
-from collections.abc import Sequence
 
 import click
 
-from clamscannerd.ctl import asking, mailboxes, text, vault
 from clamscannerd.ctl import health as _health  # noqa: F401  registers its command
 from clamscannerd.ctl import history as _history  # noqa: F401  likewise
 from clamscannerd.ctl import ignore as _ignore  # noqa: F401  likewise
 from clamscannerd.ctl import metrics as _metrics  # noqa: F401  the same
+from clamscannerd.ctl import tasks, text, vault
 from clamscannerd.ctl import uapi as _uapi  # noqa: F401  the same
 from clamscannerd.ctl.calls import FOUND, INTERRUPTED, PROGRAM, TROUBLE, Caller, Json, Refusal, is_envelope, out, say
-from clamscannerd.ctl.commands import cli, command, print_answer, reader_left, wire_names
+from clamscannerd.ctl.commands import cli, command, print_answer, reader_left, strict_option
+from clamscannerd.ctl.disinfecting import none_stands
 
-ACTIONS = ("quarantine", "delete", "ignore", "cleanse_mailbox")
 NO_RECORDS = (1 << 53) - 1
 """A last_id beyond any record: check_disinfection_status then answers how things stand, without the records."""
 
@@ -37,12 +37,13 @@ def paths(caller: Caller) -> int:
 @command
 @click.argument("scan_type", metavar="TYPE")
 @click.option("--wait", is_flag=True, help="Wait for its end and print what was found.")
-def scan(caller: Caller, scan_type: str, wait: bool) -> int:  # noqa: FBT001
+@strict_option
+def scan(caller: Caller, scan_type: str, wait: bool, strict: bool) -> int:  # noqa: FBT001
     """Start a scan of TYPE (see `paths`)."""
     answer = caller.six("start_scan", scan_type=scan_type)
     data: Json = answer["result"]["data"] or {}
     if wait:
-        return _wait_scan(caller, data.get("scan_id"))
+        return _wait_scan(caller, data.get("scan_id"), strict=strict)
     position = data.get("queue_position")
     how = f"is number {position} in the queue" if position else "has been started"
     lines = [f"scan {text.safe(str(data.get('scan_id', '?')))} ({text.safe(scan_type)}) {how}"]
@@ -52,16 +53,24 @@ def scan(caller: Caller, scan_type: str, wait: bool) -> int:  # noqa: FBT001
 
 @command
 @click.option("--wait", is_flag=True, help="Wait for the end of what is under way.")
-def status(caller: Caller, wait: bool) -> int:  # noqa: FBT001
+@click.option("--watch", is_flag=True, help="Show what happens, as it happens, until Ctrl-C.")
+@strict_option
+def status(caller: Caller, wait: bool, watch: bool, strict: bool) -> int:  # noqa: FBT001
     """Show the latest scan, and the disinfection."""
+    if watch and wait:
+        raise click.UsageError("say --wait or --watch, not both")
+    if watch:
+        from clamscannerd.ctl import watching
+
+        return watching.watch(caller)
     if wait:
-        return _wait_scan(caller, None) if caller.options.json else _wait_all(caller)
+        return (_wait_scan if caller.options.json else _wait_all)(caller, None, strict=strict)
     answer = caller.six("get_scan_status")
     data: Json = answer["result"]["data"]
     print_answer(caller, answer, text.status_lines(data))
     if not caller.options.json:
-        _print_task(caller.six("check_disinfection_status", last_id=NO_RECORDS))
-    return text.scan_exit(data)
+        tasks.print_latest(caller.six("check_disinfection_status", last_id=NO_RECORDS))
+    return text.scan_exit(data, strict=strict)
 
 
 @command
@@ -81,58 +90,9 @@ def infected(caller: Caller) -> int:
     findings: list[Json] = answer["result"]["data"]
     lines = text.infected_lines(findings)
     if not findings and not caller.options.json:
-        found: Json = caller.six("get_scan_status")["result"]["data"]
-        left = "no infected file stands any more; " if text.found_count(found) else ""
-        lines = [f"{left}{text.scan_name(found)}, {text.state(found)}: {text.result(found)}"]
+        lines = [none_stands(caller)]
     print_answer(caller, answer, lines)
     return FOUND if any(not finding.get("ignored") for finding in findings) else 0
-
-
-@command
-@click.argument("action", type=click.Choice(ACTIONS))
-@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.UNPROCESSED)
-@click.option("--all", "everything", is_flag=True, help="Every infected file that is not ignored.")
-@click.option("--whole", is_flag=True, help="With --all: mailboxes too, with all their messages.")
-@click.option("--yes", is_flag=True, help="Do not ask before a mailbox is taken away with all its messages.")
-@click.option("--wait", is_flag=True, help="Wait for the end and print what was done.")
-def disinfect(
-    caller: Caller,
-    action: str,
-    files: Sequence[str],
-    everything: bool,  # noqa: FBT001
-    whole: bool,  # noqa: FBT001
-    yes: bool,  # noqa: FBT001
-    wait: bool,  # noqa: FBT001
-) -> int:
-    """Act on infected files.
-
-    Those named, or --all on the list of `infected` but for what is ignored there. What is deleted or quarantined is
-    kept in the vault for a while.
-    A name that `infected` shows with backslashes can be given to bash as $'...'.
-
-    With --all, mailboxes are cleansed where files are quarantined or deleted: their infected messages are taken out.
-    To take away a mailbox of more than one message, name it or add --whole: this asks first, a script adds --yes.
-    """
-    if bool(files) == everything:
-        raise click.UsageError("name the files, or say --all")
-    named = None if everything else wire_names(caller.options, files)
-    chosen = mailboxes.Plan()
-    if action in mailboxes.TAKING:
-        chosen = mailboxes.plan(caller.six("list_infected_files")["result"]["data"], named, whole=whole)
-    if chosen.taken and not yes:
-        if not asking.on_terminal():
-            raise click.UsageError(mailboxes.refusal(action, chosen))
-        if not asking.sure(caller, mailboxes.question(action, chosen)):
-            return TROUBLE
-    if otherwise := mailboxes.said(action, chosen):
-        say(otherwise)
-    answer = caller.six("disinfect_files", **mailboxes.params(action, named, chosen))
-    data: Json = answer["result"]["data"]
-    if wait:
-        return _wait_task(caller, None if everything else len(files))
-    line = f"task {text.safe(data['task_id'])} is under way, its log is {text.safe(data['log'])}"
-    print_answer(caller, answer, [line, f"see how it goes: {caller.options.again('status')}"])
-    return 0
 
 
 @command
@@ -158,7 +118,7 @@ def call(caller: Caller, method: str, params: str) -> int:
     return 0
 
 
-def _wait_scan(caller: Caller, scan_id: object) -> int:
+def _wait_scan(caller: Caller, scan_id: object, *, strict: bool) -> int:
     from clamscannerd.ctl import waiting
 
     try:
@@ -170,52 +130,29 @@ def _wait_scan(caller: Caller, scan_id: object) -> int:
         return INTERRUPTED
     found: Json = answer["result"]["data"]
     if scan_id is not None and found.get("scan_id") != scan_id:
-        say(f"cannot say how scan {scan_id} ended: another has been started since")
+        say(
+            f"cannot say how scan {scan_id} ended: another has been started since; see: "
+            f"{caller.options.again('history')}"
+        )
         return TROUBLE
     findings: list[Json] = []
     if not caller.options.json and text.found_count(found):
         findings = caller.six("list_infected_files")["result"]["data"]
     print_answer(caller, answer, [*text.infected_lines(findings), *text.status_lines(found)])
-    return text.scan_exit(found)
+    return text.scan_exit(found, strict=strict)
 
 
-def _wait_all(caller: Caller) -> int:
+def _wait_all(caller: Caller, scan_id: object, *, strict: bool) -> int:
     """The scan, and then the disinfection that may have followed it; an account has one of them at a time."""
     from clamscannerd.ctl import waiting
 
-    code = _wait_scan(caller, None)
+    code = _wait_scan(caller, scan_id, strict=strict)
     if code != INTERRUPTED:
         try:
-            _print_task(waiting.task_end(caller, waiting.Silent(), after=NO_RECORDS))
+            tasks.print_latest(waiting.task_end(caller, waiting.Silent(), after=NO_RECORDS))
         except KeyboardInterrupt:
-            return _interrupted_task(caller)
+            return tasks.interrupted(caller)
     return code
-
-
-def _print_task(answer: Json) -> None:
-    task: Json = answer["result"]["data"]
-    if task["status"] != "none":
-        out(f"disinfection: {task['status']}, its log is {text.safe(task['log'])}")
-
-
-def _interrupted_task(caller: Caller) -> int:
-    say(f"the disinfection goes on; come back with: {caller.options.again('status', '--wait')}")
-    return INTERRUPTED
-
-
-def _wait_task(caller: Caller, total: int | None) -> int:
-    from clamscannerd.ctl import waiting
-
-    try:
-        with waiting.watch(json=caller.options.json, total=total) as watcher:
-            answer = waiting.task_end(caller, watcher)
-    except KeyboardInterrupt:
-        return _interrupted_task(caller)
-    data: Json = answer["result"]["data"]
-    last: Json = data["details"][-1] if data["details"] else {"state": "error"}
-    lines = [text.record_line(record) for record in data["details"]]
-    print_answer(caller, answer, [*lines, f"log: {text.safe(data['log'])}"])
-    return TROUBLE if last["state"] == "error" else 0
 
 
 cli.add_command(vault.quarantine)

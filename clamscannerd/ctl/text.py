@@ -140,18 +140,20 @@ def status_lines(status: Json) -> list[str]:
     now = state(status)
     lines = [f"{scan_name(status)}: {now}{_place(status) if now == 'queued' else ''}"]
     lines.append(f"  started:    {moment(int(status['time_started']))}{_resumed(status)}")
-    met = f"{status['scanned_file_count'] + _left_out(status)} of {status['total_file_count']} files"
+    files = f"{met(status)} of {status['total_file_count']} files"
     read = size(int(status["scanned_file_size"]))
     cached = int(status.get("cached_file_count", 0))
-    lines.append(f"  progress:   {met}, {read} scanned{f', {cached} known from before' if cached else ''}")
+    lines.append(f"  progress:   {files}, {read} scanned{f', {cached} known from before' if cached else ''}")
     if now == "running" and not status["scan_complete"]:
         lines += _motion(status)
     lines.append(f"  result:     {result(status)}")
     return lines + _engine(status.get("engine") or {})
 
 
-def _left_out(status: Json) -> int:
-    return sum((status.get("not_scanned") or {}).values())
+def met(status: Json) -> int:
+    """Files that are done with, scanned or not."""
+    counts: Mapping[str, int] = status.get("not_scanned") or {}
+    return int(status["scanned_file_count"]) + sum(counts.values())
 
 
 def _place(status: Json) -> str:
@@ -165,15 +167,36 @@ def _resumed(status: Json) -> str:
 
 
 def _motion(status: Json) -> list[str]:
-    speed, eta = status.get("files_per_second"), status.get("eta_seconds")
-    parts = [f"{speed:.0f} files/s"] if speed else []
-    parts += [f"about {duration(float(eta))} left"] if eta is not None else []
+    parts = _speed(status)
     lines = [f"  speed:      {', '.join(parts)}"] if parts else []
     current = status["current_file"]
     return lines + ([f"  now at:     {safe(current)}"] if current else [])
 
 
-def _engine_words(engine: Json) -> str:
+def _speed(status: Json) -> list[str]:
+    rate, eta = status.get("files_per_second"), status.get("eta_seconds")
+    parts = [f"{rate:.0f} files/s"] if rate else []
+    return parts + ([f"about {duration(float(eta))} left"] if eta is not None else [])
+
+
+def progress_lines(status: Json, columns: int) -> list[str]:
+    """For under a bar: what has been found and not scanned, how much there is, where it is; each fits the columns."""
+    counts: Mapping[str, int] = status.get("not_scanned") or {}
+    lines = [f"{state(status)}, {infected_count(status)} infected, {not_scanned(counts)}"]
+    total = int(status.get("total_file_size", int(status["total_file_size_MiB"]) << 20))
+    read = f"{size(int(status['scanned_file_size']))} of {size(total)} scanned"
+    lines.append(", ".join([read, *(_speed(status) if state(status) == "running" else [])]))
+    if status["current_file"]:
+        lines.append(tail(safe(status["current_file"]), columns))
+    return lines
+
+
+def tail(words: str, columns: int) -> str:
+    """What fits of the end: the end of a path says more than its beginning."""
+    return words if len(words) <= columns else "…" + words[len(words) - max(1, columns - 1) :]
+
+
+def engine_words(engine: Json) -> str:
     """`ClamAV 1.4.6, signatures 27400 of 2026-01-31 12:00:00`."""
     version = safe(str(engine["version"]))
     words = version if version.startswith("ClamAV") else f"ClamAV {version}"
@@ -186,7 +209,7 @@ def _engine_words(engine: Json) -> str:
 def _engine(engine: Json) -> list[str]:
     if not engine.get("version"):
         return []
-    line = f"  engine:     {_engine_words(engine)}"
+    line = f"  engine:     {engine_words(engine)}"
     return [line, *(f"  blind to:   {safe(str(what))}" for what in engine.get("blind") or ())]
 
 
@@ -224,14 +247,31 @@ def record_line(record: Json) -> str:
     return f"{record['state']}: {message}"
 
 
-def scan_exit(status: Json) -> int:
-    """As clamscan's: 0 nothing found, 1 found, 2 trouble. Found comes first: it is what somebody must act on."""
+def task_lines(task: Json) -> list[str]:
+    """`task ID: disinfect, done`, and when."""
+    undoes = f" of {safe(str(task['undoes']))}" if task.get("undoes") else ""
+    lines = [f"task {safe(str(task['task_id']))}: {safe(str(task['kind']))}{undoes}, {safe(str(task['state']))}"]
+    lines.append(f"  asked for:  {moment(float(task['asked_at']))}")
+    if task.get("ended_at") is not None:
+        lines.append(f"  ended:      {moment(float(task['ended_at']))}")
+    elif task.get("steps"):
+        lines.append(f"  progress:   {task['steps_ended']} of {plural(int(task['steps']), 'file')}")
+    return lines
+
+
+def scan_exit(status: Json, *, strict: bool = False) -> int:
+    """As clamscan's: 0 nothing found, 1 found, 2 trouble. Found comes first: it is what somebody must act on.
+
+    `strict`: 3 when it is done and files were not scanned.
+    """
     if infected_count(status):
         return 1
     if state(status) in {"cancelled", "failed"}:
         return 2
     counts: Mapping[str, int] = status.get("not_scanned") or {}
-    return 2 if any(counts.get(reason) for reason in _TROUBLE) else 0
+    if any(counts.get(reason) for reason in _TROUBLE):
+        return 2
+    return 3 if strict and state(status) == "done" and any(counts.values()) else 0
 
 
 def items_lines(items: Sequence[Json]) -> list[str]:
@@ -253,7 +293,7 @@ def item_lines(item: Json) -> list[str]:
     return [
         f"item {item['id']}: {safe(item['file'])}",
         f"  taken:      {moment(float(item['kept_at']))}, {safe(item['state'])}: {safe(item['signature'])}",
-        *([f"  found by:   {_engine_words(engine)}"] if engine else []),
+        *([f"  found by:   {engine_words(engine)}"] if engine else []),
         f"  kept until: {moment(float(item['expires_at']))}",
         f"  content:    {size(int(item['size']))}, SHA-256 {safe(item['sha256'])}",
         f"  file:       mode {safe(item['mode'])}, uid {item['owner']}, gid {item['group']}",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from clamscannerd.ctl import asking, text
+from clamscannerd.ctl import asking, tasks, text
 from clamscannerd.ctl.calls import INTERRUPTED, TROUBLE, Caller, Json, say
 from clamscannerd.ctl.commands import Command, command, options, print_answer, wire_names
 
@@ -100,14 +100,20 @@ def verify(caller: Caller) -> int:
 
 
 @command
-@click.argument("task", metavar="TASK")
+@click.argument("task", metavar="[TASK]", required=False)
 @click.option("--force", is_flag=True, help="Also what is still detected as infected.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print what was done.")
-def undo(caller: Caller, task: str, force: bool, wait: bool) -> int:  # noqa: FBT001
+def undo(caller: Caller, task: str | None, force: bool, wait: bool) -> int:  # noqa: FBT001
     """Put back all that a disinfection took away.
 
-    TASK is what `disinfect` printed.
+    TASK is what `disinfect` printed; without it, the latest disinfection. Then it waits, where a terminal is.
     """
+    if task is None:
+        task = tasks.latest(caller, "disinfect")
+        wait = wait or (asking.on_terminal() and not caller.options.json)
+    if task is None:
+        say(f"cannot undo: no disinfection of this account is known; see: {caller.options.again('quarantine', 'list')}")
+        return TROUBLE
     answer = _object(caller.call("Task.undo", {"task_id": task, "force": force}))
     return _follow(caller, answer, {}, ask=not force, wait=wait, total=None)
 
@@ -116,7 +122,7 @@ def _follow(caller: Caller, answer: Json, where: Json, *, ask: bool, wait: bool,
     """From the answer that names the task to its end, if that is waited for."""
     task_id = str(answer["task_id"])
     if not wait:
-        again = caller.options.again("call", "Task.get", f'{{"task_id": "{task_id}"}}')
+        again = caller.options.again("task", task_id, "--follow")
         print_answer(caller, answer, [f"task {text.safe(task_id)} is under way", f"see how it goes: {again}"])
         return 0
     task = _wait_task(caller, task_id, total)
@@ -139,7 +145,7 @@ def _wait_task(caller: Caller, task_id: str, total: int | None) -> Json | None:
         with waiting.watch(json=caller.options.json, total=total) as watcher:
             task = waiting.restore_end(caller, watcher, task_id)
     except KeyboardInterrupt:
-        say("the task goes on")
+        say(f"the task goes on; come back with: {caller.options.again('task', task_id, '--follow')}")
         return None
     print_answer(caller, task, [text.record_line(record) for record in task["details"]])
     return task

@@ -239,7 +239,9 @@ class _Attempt:
                 self._live.progress(reply.counts, reply.current)
             case Found():
                 new = [
-                    NewFinding(path=f.path, identity=f.identity, signature=f.signature, mailbox=f.mailbox)
+                    NewFinding(
+                        path=f.path, identity=f.identity, signature=f.signature, mailbox=f.mailbox, owner=f.owner
+                    )
                     for f in reply.files
                 ]
                 added = await self._store.add_findings(scan_id, new, time.time())

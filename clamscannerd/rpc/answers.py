@@ -81,16 +81,23 @@ class IgnoredBy(msgspec.Struct):
 
 
 class InfectedFile(msgspec.Struct):
-    """A mailbox has `messages` and `message_count` (null: not known), a file that is one message `message_id` and
-    `subject`. `ignored`: it is infected, and none of the others of disinfect_files."""
+    """The file as it was when it was found; times are epoch seconds, `owner` a uid (null: not known). A mailbox has
+    `messages` and `message_count` (null: not known), a file that is one message `message_id`, `subject`, `from` and
+    `date`. `ignored`: it is infected, and none of the others of disinfect_files."""
 
     file: Path
     virus_type: str
+    size: int
+    mtime: float
+    owner: int | None
+    found_at: float
     ignored: IgnoredBy | msgspec.UnsetType = msgspec.UNSET
     messages: list[InfectedMessage] | msgspec.UnsetType = msgspec.UNSET
     message_count: int | msgspec.UnsetType | None = msgspec.UNSET
     message_id: str | msgspec.UnsetType = msgspec.UNSET
     subject: str | msgspec.UnsetType = msgspec.UNSET
+    from_: str | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="from")
+    date: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class DisinfectionStarted(msgspec.Struct):

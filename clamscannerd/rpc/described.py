@@ -74,6 +74,14 @@ _DONE = {
     "started_at": 1769860989.1,
     "ended_at": 1769860990.2,
 }
+_INFECTED = {
+    "file": FILE,
+    "virus_type": SIGNATURE,
+    "size": 68,
+    "mtime": 1769850000.0,
+    "owner": 1000,
+    "found_at": 1769860803.4,
+}
 _IDS = "Numbers of items, as Quarantine.list has them; 10,000 at most."
 _FORCE = "Also what is still detected."
 _LIMIT = "How many at most."
@@ -104,7 +112,7 @@ _SIX = {
     "list_infected_files": Described(
         summary="What the latest scan found and what still stands.",
         answer=list[answers.InfectedFile],
-        examples=(Example(name="one infected file", answer=[{"file": FILE, "virus_type": SIGNATURE}], needs="a scan"),),
+        examples=(Example(name="one infected file", answer=[_INFECTED], needs="a scan"),),
     ),
     "disinfect_files": Described(
         summary="Acts on infected files: a durable task, of which the answer has the id.",

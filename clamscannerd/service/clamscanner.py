@@ -19,7 +19,15 @@ from clamscannerd.service.envelope import Answer, done, refused
 from clamscannerd.service.ignoring import NOT_COMPARED, as_found
 from clamscannerd.service.scan_types import ScanType, permitted
 from clamscannerd.service.selection import select
-from clamscannerd.service.status import NO_SIGNATURES, ignored_shown, mail_shown, shown, status_of, warnings_of
+from clamscannerd.service.status import (
+    NO_SIGNATURES,
+    file_shown,
+    ignored_shown,
+    mail_shown,
+    shown,
+    status_of,
+    warnings_of,
+)
 from clamscannerd.state.live import LISTED, LiveScan
 from clamscannerd.state.store_views import Found
 
@@ -166,6 +174,7 @@ async def _list_infected_files(context: Context, account: Account) -> Answer:
         {
             "file": shown(account.home, f.path),
             "virus_type": f.signature or "unknown",
+            **file_shown(f),
             **ignored_shown(judged.entries.get(f.id)),
             **mail_shown(f.mailbox, listed.messages.get(f.id, [])),
         }

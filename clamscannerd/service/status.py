@@ -6,7 +6,7 @@ infected files does: "0 infected" alone would say more than is known.
 
 from collections.abc import Sequence
 
-from clamscannerd.model import SCAN_ENDED, IgnoreEntry, MailMessage, Reason, Scan, ScanState
+from clamscannerd.model import SCAN_ENDED, Finding, IgnoreEntry, MailMessage, Reason, Scan, ScanState
 from clamscannerd.rpc.names import to_wire
 
 _MIB = 1 << 20
@@ -18,14 +18,25 @@ def shown(home: bytes, path: bytes) -> str:
     return to_wire(home + b"/" + path) if path else ""
 
 
+def file_shown(finding: Finding) -> dict[str, object]:
+    """What list_infected_files says of the file itself, as it was when it was found. `owner`: a uid, null: unknown."""
+    return {
+        "size": finding.identity.size,
+        "mtime": finding.identity.mtime_ns / 1e9,
+        "owner": finding.owner,
+        "found_at": finding.found_at,
+    }
+
+
 def mail_shown(mailbox: int | None, messages: Sequence[MailMessage]) -> dict[str, object]:
     """What list_infected_files says beyond the file: of a mailbox its infected `messages` (none, if it is detected as a
     whole only) and `message_count`, how many it has in all (null: not known); of a file that is one message
-    its own message_id and subject. Nothing for what is no mail. `mailbox`: as in Finding."""
+    its own message_id, subject, from and date. Nothing for what is no mail. `mailbox`: as in Finding."""
     if mailbox is None:
         if not messages or messages[0].number:
             return {}
-        return {"message_id": messages[0].message_id, "subject": messages[0].subject}
+        one = messages[0]
+        return {"message_id": one.message_id, "subject": one.subject, "from": one.sender, "date": one.date}
     return {
         "message_count": mailbox or None,
         "messages": [

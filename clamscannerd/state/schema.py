@@ -273,5 +273,10 @@ CREATE TABLE ignore_entry (
 ) STRICT;
 """
 
-MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, IGNORE_LIST)
+OWNERS_OF_FINDINGS = """
+-- uid that the file belonged to when it was found: an account can read others' files. NULL: not known.
+ALTER TABLE finding ADD COLUMN owner INTEGER CHECK (owner >= 0);
+"""
+
+MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, IGNORE_LIST, OWNERS_OF_FINDINGS)
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""

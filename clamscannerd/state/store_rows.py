@@ -110,6 +110,7 @@ def finding_of(row: sqlite3.Row) -> Finding:
         state=FindingState(row["state"]),
         found_at=row["found_at"],
         mailbox=row["mailbox"],
+        owner=row["owner"],
     )
 
 

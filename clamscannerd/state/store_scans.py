@@ -213,11 +213,12 @@ def stand(
     )
     row = c.execute(
         "INSERT INTO finding (scan, account, path, dev, ino, size, mtime_ns, sha256, signature, state, found_at,"
-        " mailbox, restored) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'standing', ?, ?, ?)"
+        " mailbox, restored, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'standing', ?, ?, ?, ?)"
         " ON CONFLICT (scan, path) DO UPDATE SET"
         " dev = excluded.dev, ino = excluded.ino, size = excluded.size, mtime_ns = excluded.mtime_ns,"
         " sha256 = excluded.sha256, signature = excluded.signature, state = 'standing',"
-        " found_at = excluded.found_at, messages = 0, mailbox = excluded.mailbox RETURNING *",
+        " found_at = excluded.found_at, messages = 0, mailbox = excluded.mailbox, owner = excluded.owner"
+        " RETURNING *",
         (
             scan_id,
             account,
@@ -227,6 +228,7 @@ def stand(
             now,
             0 if new.mailbox else None,
             restored,
+            new.owner,
         ),
     ).fetchone()
     return finding_of(row)

@@ -20,12 +20,14 @@ class StoreLimits(Frozen, frozen=True, kw_only=True):
 
 
 class NewFinding(Frozen, frozen=True, kw_only=True):
-    """A file that the scan at hand found infected. `mailbox`: its messages may follow (add_messages)."""
+    """A file that the scan at hand found infected. `mailbox`: its messages may follow (add_messages). `owner`: its
+    uid, where it is known."""
 
     path: bytes
     identity: Identity
     signature: str
     mailbox: bool = False
+    owner: int | None = None
 
 
 class FoundFile(NamedTuple):

@@ -201,12 +201,14 @@ class Progress(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fiel
 
 
 class FoundFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One infected file. `mailbox`: it is an mbox; its messages follow in FoundMessages, if it comes so far."""
+    """One infected file. `mailbox`: it is an mbox; its messages follow in FoundMessages, if it comes so far.
+    `owner`: the uid of the open file."""
 
     path: RelPath
     identity: Identity
     signature: str
     mailbox: bool = False
+    owner: Count | None = None
 
     def __post_init__(self) -> None:
         if not is_beneath(self.path):

@@ -374,7 +374,7 @@ class ScanRun:
         if not flight.recheck:
             self._tally.scanned(flight.status.st_size)
             self._tally.infected_files += 1
-        self._tally.found(flight.path, identity, signature, mailbox=mailbox)
+        self._tally.found(flight.path, identity, signature, mailbox=mailbox, owner=flight.status.st_uid)
         return identity
 
     def _clean(self, flight: Flight) -> None:

@@ -45,9 +45,10 @@ class Tally:
         self.scanned_files += 1
         self.scanned_bytes += size
 
-    def found(self, path: bytes, identity: Identity, signature: str, *, mailbox: bool) -> None:
+    def found(self, path: bytes, identity: Identity, signature: str, *, mailbox: bool, owner: int) -> None:
         """One infected file, counted by the caller (a file looked at again is not counted twice)."""
-        self._found.append(FoundFile(path=path, identity=identity, signature=signature[:MAX_TEXT], mailbox=mailbox))
+        text = signature[:MAX_TEXT]
+        self._found.append(FoundFile(path=path, identity=identity, signature=text, mailbox=mailbox, owner=owner))
         self._grow(len(path) + _FOUND_OVERHEAD_BYTES)
 
     def found_messages(self, path: bytes, messages: Sequence[MailMessage], total: int, in_box: int) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clamscannerd import client as client_module
-from clamscannerd import config
+from clamscannerd import client_socket, config
 from clamscannerd.client import Client, RemoteError, Unreachable
 from clamscannerd.errors import RemoteProtocolError
 from tests.fakes.daemon import Failure, FakeDaemon, envelope
@@ -18,7 +17,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every place where a daemon is looked for lies in tmp_path, and there is none."""
     monkeypatch.delenv("CLAMSCANNERD_SOCKET", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(client_module, "SYSTEM_SOCKET", str(tmp_path / "system.sock"))
+    monkeypatch.setattr(client_socket, "SYSTEM_SOCKET", str(tmp_path / "system.sock"))
     (tmp_path / "clamscannerd").mkdir()
     return tmp_path
 
@@ -163,12 +162,12 @@ def test_a_directory_in_tmp_is_used_only_if_it_is_ours_alone(
     real = os.lstat
     expected = f"/tmp/clamscannerd-{os.getuid()}"
     monkeypatch.setattr(os, "lstat", lambda path: real(directory) if path == expected else real(path))
-    assert list(client_module._places())[1:] == ([f"{expected}/clamscannerd.sock"] if used else [])
+    assert list(client_socket._places())[1:] == ([f"{expected}/clamscannerd.sock"] if used else [])
 
 
 def test_client_and_daemon_agree_on_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    assert config.default_socket(system=True) == client_module.SYSTEM_SOCKET
+    assert config.default_socket(system=True) == client_socket.SYSTEM_SOCKET
     assert config.default_socket(system=False) == f"/tmp/clamscannerd-{os.getuid()}/clamscannerd.sock"
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
-    assert list(client_module._places())[1] == config.default_socket(system=False)
+    assert list(client_socket._places())[1] == config.default_socket(system=False)

@@ -53,6 +53,7 @@ async def test_what_version_1_kept_is_there_with_what_is_known_of_it(tmp_path: P
     async with open_store(tmp_path, StoreLimits()) as store:
         found = {one.path: one for one in await store.standing_findings(1001, "ann")}
         assert {name: one.mailbox for name, one in found.items()} == {b"box": 0, b"cur/1": None, b"a.php": None}
+        assert {one.owner for one in found.values()} == {None}, "nobody has looked"
         assert not (await store.messages_of(found[b"box"].id)).complete, "nobody has counted it"
         shown = await store.standing_messages(1)
         assert [one.number for one in shown[1]] == [7]

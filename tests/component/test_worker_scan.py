@@ -104,6 +104,7 @@ def test_infected_files_are_found_with_their_identity_and_clean_ones_counted(hom
     identity = outcome.found[b"a/bad.com"].identity
     assert (identity.ino, identity.size, identity.mtime_ns) == (status.st_ino, len(EICAR), status.st_mtime_ns)
     assert outcome.found[b"a/bad.com"].signature == EICAR_NAME
+    assert outcome.found[b"a/bad.com"].owner == status.st_uid
     assert outcome.end.counts.total_files == outcome.end.counts.scanned_files == 51
     assert outcome.end.counts.infected_files == 1
     assert outcome.end.counts.scanned_bytes == len(EICAR) + sum(range(50))

@@ -35,7 +35,8 @@ def test_the_six_steps_run_in_order_without_root(daemon: RunningDaemon, alice: P
         assert {kind["id"] for kind in client.good("get_scan_paths")} == {"home", "public_html"}
         status = client.scan()
         assert (status["state"], status["scanned_file_count"], status["not_scanned"]) == ("done", 2, {})
-        assert client.good("list_infected_files") == [{"file": str(bad), "virus_type": EICAR_NAME}]
+        (found,) = client.good("list_infected_files")
+        assert (found["file"], found["virus_type"]) == (str(bad), EICAR_NAME)
         records = client.disinfect({str(bad): "quarantine"})
         assert [(record["type"], record["state"]) for record in records] == [
             ("step", "quarantined"),

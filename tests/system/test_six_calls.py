@@ -35,7 +35,7 @@ def put(account: AccountOnHost, name: bytes | str, content: bytes = EICAR) -> Pa
 
 def test_the_six_steps_run_in_order(daemon: RunningDaemon, accounts: Accounts) -> None:
     alice, _ = accounts
-    put(alice, "public_html/bad.php")
+    bad_file = put(alice, "public_html/bad.php")
     put(alice, "fine.txt", b"fine")
     with daemon.client(alice.uid) as client:
         assert {kind["id"] for kind in client.good("get_scan_paths")} == {"home", "public_html"}
@@ -43,7 +43,12 @@ def test_the_six_steps_run_in_order(daemon: RunningDaemon, accounts: Accounts) -
         assert (status["state"], status["infected_file_count"], status["not_scanned"]) == ("done", 1, {})
         assert (status["scanned_file_count"], status["total_file_count"]) == (2, 2)
         bad = f"{alice.home}/public_html/bad.php"
-        assert client.good("list_infected_files") == [{"file": bad, "virus_type": EICAR_NAME}]
+        (found,) = client.good("list_infected_files")
+        there = bad_file.stat()
+        assert (found["file"], found["virus_type"]) == (bad, EICAR_NAME)
+        assert (found["size"], found["owner"]) == (there.st_size, alice.uid)
+        assert found["mtime"] == pytest.approx(there.st_mtime)
+        assert found["found_at"] >= found["mtime"]
         records = client.disinfect({bad: "quarantine"})
         assert [(r["type"], r["state"]) for r in records] == [("step", "quarantined"), ("done", "success")]
         assert client.good("list_infected_files") == []

@@ -67,8 +67,11 @@ SANS_IO = (
     "engine.clamproto",
     "engine.clamdconf",
     "engine.private",
+    "ctl.advice",
     "ctl.mailboxes",
+    "ctl.picture",
     "ctl.text",
+    "ctl.walk",
 )
 """Bytes or values in, bytes or values out."""
 OUTSIDE = frozenset({"trio", "asyncio", "socket", "os", "sqlite3", "threading", "subprocess", "select", "selectors"})
@@ -84,11 +87,14 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "ctl.main",
         "ctl.asking",
         "ctl.commands",
+        "ctl.disinfecting",
         "ctl.history",
         "ctl.ignore",
         "ctl.metrics",
+        "ctl.tasks",
         "ctl.uapi",
         "ctl.vault",
+        "ctl.walking",
     ),
     "rich": ("ctl.progress",),
     "prometheus_client": ("service.metrics",),

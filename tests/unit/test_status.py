@@ -122,5 +122,5 @@ def test_a_mailbox_says_how_many_messages_it_has_as_far_as_known(
 
 def test_what_is_no_mailbox_has_neither_messages_nor_a_number_of_them() -> None:
     assert mail_shown(None, []) == {}
-    assert mail_shown(None, [message(0)]) == {"message_id": "<1@x>", "subject": "s"}
+    assert mail_shown(None, [message(0)]) == {"message_id": "<1@x>", "subject": "s", "from": "a@x", "date": ""}
     assert mail_shown(None, [message(3)]) == {}, "a worker that tells messages of what it does not call a mailbox"
