@@ -12,9 +12,6 @@ Ids are AUTOINCREMENT where somebody else may remember them: never used twice, a
 APPLICATION_ID = 0x43534344
 """`CSCD`, in SQLite's header: a file without it is not ours and is not touched."""
 
-VERSION = 3
-"""PRAGMA user_version of what this program writes. Higher in the file: a newer program wrote it, we refuse."""
-
 SCHEMA = """
 -- Counters. One row, `turn`: the number of jobs (scans and tasks) ever asked for. It orders the queue, where a clock
 -- could step back, and gives the first half of a task's public id.
@@ -280,3 +277,6 @@ ALTER TABLE finding ADD COLUMN owner INTEGER CHECK (owner >= 0);
 
 MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, IGNORE_LIST, OWNERS_OF_FINDINGS)
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""
+
+VERSION = len(MIGRATIONS)
+"""PRAGMA user_version of what this program writes. Higher in the file: a newer program wrote it, we refuse."""
