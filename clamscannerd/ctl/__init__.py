@@ -15,8 +15,8 @@
     commands.py  what every command shares: options, one line of trouble
     text.py      answers as plain lines; nothing a file name holds reaches the terminal raw
 
-Starting fast matters more here than anywhere else: a panel runs this per page. So start.py, and so neither trio nor rich is imported
-unless someone watches on a terminal, and `--help` and `--version` do not even import the client.
+Starting fast matters more here than anywhere else: a panel runs this per page. So start.py, and so neither
+trio nor rich is imported unless someone watches on a terminal; `--help` and `--version` do not even import the client.
 
 Rejected: argparse (no completion, and its help has to be written twice), typer (imports rich at once), a library
 of our own over the six calls (scripts have the JSON of `--json` and `call`, which is the contract itself).

@@ -73,8 +73,8 @@ class Lines:
 
 
 def _events(caller: Caller, away: Callable[[str], None]) -> Iterator[tuple[str, Json]]:
-    """For ever, over restarts of the daemon; `away` hears of each, once. Raises when it was not there to begin with, and
-    once it has been away for AWAY_S."""
+    """For ever, over restarts of the daemon; `away` hears of each, once. Raises when it was not there to begin with,
+    and once it has been away for AWAY_S."""
     from clamscannerd.client import Client, RemoteError, Unreachable
 
     since: float | None = None
