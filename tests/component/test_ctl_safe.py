@@ -114,7 +114,7 @@ ANSWERS: dict[str, list[Any]] = {
     ],
     "Ignore.add": [{**ENTRY, "covers": 1}],
     "Ignore.list": [{"entries": [ENTRY], "allowed": [WORDS], "total": 1}],
-    "Ignore.remove": [{"removed": WORDS}],
+    "Ignore.remove": [{"removed": 1}],
     "Daemon.health": [{"grade": "warning", "checks": [{"grade": WORDS, "message": WORDS, "cure": WORDS}]}],
     "Daemon.metrics": [{"text": f"# HELP {WORDS}\n"}],
 }
