@@ -12,7 +12,7 @@ Ids are AUTOINCREMENT where somebody else may remember them: never used twice, a
 APPLICATION_ID = 0x43534344
 """`CSCD`, in SQLite's header: a file without it is not ours and is not touched."""
 
-VERSION = 3
+VERSION = 4
 """PRAGMA user_version of what this program writes. Higher in the file: a newer program wrote it, we refuse."""
 
 SCHEMA = """
