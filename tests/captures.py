@@ -1,5 +1,4 @@
-"""The captures of README: the main commands in a real terminal (tmux, 80x24), on a real daemon and a demonstration
-home.
+"""The captures of README: the main commands in a real terminal (tmux, 80x24), on a real daemon and a made-up home.
 
     sudo .venv/bin/python -m tests.captures [COLUMNSxLINES]
 

@@ -182,7 +182,7 @@ def _speed(status: Json) -> list[str]:
 def progress_lines(status: Json, columns: int) -> list[str]:
     """For under a bar: what has been found and not scanned, how much there is, where it is; each fits the columns."""
     counts: Mapping[str, int] = status.get("not_scanned") or {}
-    lines = [f"{state(status)}, {infected_count(status)} infected, {not_scanned(counts)}"]
+    lines = [f"{state(status)}, {infected_words(status)}, {not_scanned(counts)}"]
     total = int(status.get("total_file_size", int(status["total_file_size_MiB"]) << 20))
     read = f"{size(int(status['scanned_file_size']))} of {size(total)} scanned"
     lines.append(", ".join([read, *(_speed(status) if state(status) == "running" else [])]))

@@ -73,18 +73,20 @@ class Lines:
 
 
 def _events(caller: Caller, away: Callable[[str], None]) -> Iterator[tuple[str, Json]]:
-    """For ever, over restarts of the daemon; `away` hears of each, once. Raises once it has been away for AWAY_S."""
+    """For ever, over restarts of the daemon; `away` hears of each, once. Raises when it was not there to begin with,
+    and once it has been away for AWAY_S."""
     from clamscannerd.client import Client, RemoteError, Unreachable
 
     since: float | None = None
+    told = False
     while True:
         try:
             with Client(caller.options.socket) as client:
                 for event in client.events(user=caller.options.user):
-                    since = None
+                    since, told = None, True
                     yield event.method, event.params
         except (Unreachable, RemoteError) as error:
-            if isinstance(error, RemoteError) and error.kind != "shutting_down":
+            if not told or (isinstance(error, RemoteError) and error.kind != "shutting_down"):
                 raise
             now = time.monotonic()
             if since is None:

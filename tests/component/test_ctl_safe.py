@@ -78,12 +78,23 @@ WHOLE = {
     "steps_ended": 1,
     "details": [STEP, ISSUE, done(3)],
 }
+ENTRY = {
+    "id": 1,
+    "kind": WORDS,
+    "value": WORDS,
+    "note": WORDS,
+    "added_at": 0.0,
+    "added_by": 0,
+    "expires_at": 1.0,
+    "state": WORDS,
+}
+IGNORED = {**FOUND, "file": f"{EVIL}3", "ignored": {"id": 1, "kind": "path", "note": WORDS}}
 ANSWERS: dict[str, list[Any]] = {
     "ClamScanner.get_scan_paths": [envelope("get_scan_paths", [{"id": WORDS, "message": WORDS}], warnings=[WORDS])],
     "ClamScanner.start_scan": [envelope("start_scan", {"scan_id": 3, "queue_position": 0}, warnings=[WORDS])],
     "ClamScanner.get_scan_status": [STATUS],
     "ClamScanner.list_infected_files": [
-        infected_rows(FOUND, {**FOUND, "file": f"{EVIL}2", "message_count": 4, "messages": [MESSAGE]})
+        infected_rows(FOUND, {**FOUND, "file": f"{EVIL}2", "message_count": 4, "messages": [MESSAGE]}, IGNORED)
     ],
     "ClamScanner.disinfect_files": [DISINFECTED],
     "ClamScanner.check_disinfection_status": [disinfection("done", {**STEP, "state": "error"}, ISSUE, done(3))],
@@ -101,6 +112,9 @@ ANSWERS: dict[str, list[Any]] = {
     "Quarantine.verify": [
         {"items": 1, "intact": 0, "damaged": [1], "damaged_count": 1, "strays": [WORDS], "stray_count": 1}
     ],
+    "Ignore.add": [{**ENTRY, "covers": 1}],
+    "Ignore.list": [{"entries": [ENTRY], "allowed": [WORDS], "total": 1}],
+    "Ignore.remove": [{"removed": 1}],
     "Daemon.health": [{"grade": "warning", "checks": [{"grade": WORDS, "message": WORDS, "cure": WORDS}]}],
     "Daemon.metrics": [{"text": f"# HELP {WORDS}\n"}],
 }
@@ -116,7 +130,7 @@ LINES: dict[str, list[list[str]]] = {
     "undo": [["undo", "--wait"], ["undo", WORDS]],
     "ignore add": [["ignore", "add", EVIL], ["ignore", "add", "--path", WORDS, "--note", WORDS]],
     "ignore list": [["ignore", "list"]],
-    "ignore remove": [["ignore", "remove", "3"], ["ignore", "remove", WORDS]],
+    "ignore remove": [["ignore", "remove", "1"]],
     "quarantine list": [["quarantine", "list"]],
     "quarantine show": [["quarantine", "show", "1"], ["quarantine", "show", WORDS]],
     "quarantine restore": [["quarantine", "restore", "1", "--wait"]],

@@ -162,6 +162,13 @@ def test_several_characters_at_once_decide_nothing(tmp_path: Path, pasted: str) 
     assert b"nothing to do: every file was skipped" in terminal.shown
 
 
+def test_what_is_on_the_ignore_list_is_not_asked_about(tmp_path: Path) -> None:
+    rows = [{**plain("a"), "ignored": {"id": 3, "kind": "path", "note": ""}}, plain("b")]
+    with daemon(tmp_path, *rows) as fake, Terminal(ctl(fake.path, "disinfect")) as terminal:
+        assert "1 of 1: /home/anna/b" in press(terminal, "x")
+        terminal.end()
+
+
 def test_nothing_infected_says_what_was_not_scanned(tmp_path: Path) -> None:
     with daemon(tmp_path) as fake, Terminal(ctl(fake.path, "disinfect")) as terminal:
         assert terminal.end() == 0

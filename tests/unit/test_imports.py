@@ -43,9 +43,10 @@ EDGES: dict[str, frozenset[str]] = {
     "orders": frozenset(),
     "rights": frozenset(),
     "systemd": BASE,
-    "client": BASE | {"rpc.jsonrpc", "rpc.names"},
+    "client": BASE | {"client_socket", "rpc.jsonrpc", "rpc.names"},
+    "client_socket": BASE,
     "client_trio": BASE | {"client", "rpc.jsonrpc"},
-    "ctl": BASE | {"client", "globs"},
+    "ctl": BASE | {"client", "client_socket", "globs"},
 }
 
 SANS_IO = (
