@@ -4,7 +4,8 @@ SQLite takes from a log what is whole and drops the rest without a word. After a
 transaction may be there in part, and as each is synced before the next begins nobody was told of it. All else that is
 dropped was acknowledged to somebody: two transactions or more, or any that state.db-shm knows of, which learns of one
 after it was synced; or the whole log, where it was removed. That is a damaged disk or a person, and nothing is opened.
-What is dropped lawfully is kept as a copy, and said. The vault then keeps what it would clean away.
+What is dropped lawfully is kept as a copy, and said. The vault then keeps what it would clean away, unless the index
+shows that it was a kill: then nothing that anybody was told of is gone.
 
 The layouts are SQLite's (sqlite.org/fileformat2.html, 4; sqlite.org/walformat.html, 2.1): a header of 32 bytes, then
 frames of a header of 24 bytes and a page. A frame belongs to the log if it repeats the header's two salts; it ends a
@@ -57,7 +58,8 @@ def check_log(path: Path) -> bool:
             )
         return False
     read = read_log(wal)
-    missing = _known_frames(index, read.salts) - read.frames
+    known = _known_frames(index, read.salts)
+    missing = known - read.frames
     if read.dropped > _LAWFUL or missing > 0:
         what = f"{read.dropped} transactions in it cannot be read" if read.dropped else f"{missing} pages are cut off"
         raise StateError(
@@ -66,7 +68,10 @@ def check_log(path: Path) -> bool:
         )
     if read.dropped:
         log.error("state: the last transaction in %s is not whole and is left out; kept as %s", wal, _keep(wal).name)
-    return read.dropped > 0 or (read.frames > 0 and not index.exists())
+    has_index = index.exists()
+    # A kill in mid-commit: the index knows just what was read, and nobody was told of more.
+    killed = has_index and known == read.frames
+    return (read.dropped > 0 and not killed) or (read.frames > 0 and not has_index)
 
 
 def read_log(wal: Path) -> Log:

@@ -90,6 +90,24 @@ def test_a_last_transaction_in_part_is_left_out_kept_and_said(
     database._writer.close()
 
 
+@pytest.mark.parametrize("frames", [0, COMMITS - 1])
+def test_a_commit_that_a_kill_cut_off_leaves_nothing_in_doubt(tmp_path: Path, frames: int) -> None:
+    """SQLite writes a frame's header and its page in two calls, and the index knows nothing of either yet."""
+    live, left = tmp_path / "live", tmp_path / "left"
+    open_database(live)._writer.close()
+    with closing(sqlite3.connect(live / "state.db", isolation_level=None)) as connection:
+        for number in range(frames):
+            connection.execute("UPDATE sequence SET value = ?", (number + 1,))
+        index = (live / "state.db-shm").read_bytes()
+        connection.execute("UPDATE sequence SET value = 99")
+        shutil.copytree(live, left)
+    (left / "state.db-shm").write_bytes(index)
+    cut(left, 32 + frames * FRAME + 24)
+    assert counts(left) == (frames, 1)
+    assert not check_log(left / "state.db")
+    assert value(left) == frames
+
+
 @pytest.mark.parametrize(
     ("offset", "size"), [(0, 8), (0, 64), (20, 8), (32 + 500, 8), (32 + (COMMITS - 3) * FRAME + 8, 8)]
 )
