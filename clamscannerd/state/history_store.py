@@ -8,7 +8,7 @@ from clamscannerd.state import store_history, store_views
 from clamscannerd.state.latest import Latest
 from clamscannerd.state.live import LISTED
 from clamscannerd.state.restore_store import RestoreStore
-from clamscannerd.state.store_history import AccountEntry
+from clamscannerd.state.store_history import AccountEntry, AccountUsage, LastScans
 from clamscannerd.state.store_open import Database
 from clamscannerd.state.store_values import StoreLimits
 from clamscannerd.state.store_views import Found, Listed
@@ -57,3 +57,19 @@ class HistoryStore(RestoreStore):
     async def accounts(self, limit: int, offset: int) -> list[AccountEntry]:
         """Those of which a scan is known, by name."""
         return await self._db.read(store_history.accounts, limit, offset)
+
+    async def last_scans(self, uid: int | None, name: str) -> LastScans:
+        """The latest scan that was done, of one account or (`uid` None) of each, added up."""
+        return await self._db.read(store_history.last_scans, uid, name)
+
+    async def usages(self, least_bytes: int, least_items: int, limit: int) -> tuple[int, list[AccountUsage]]:
+        """Accounts with so much in the vault, or so many items: how many there are, and the fullest."""
+        return await self._db.read(store_history.usages, least_bytes, least_items, limit)
+
+    async def newest_moment(self) -> float:
+        """When something was asked for last, by the clock of then; 0.0: nothing yet."""
+        return await self._db.read(store_history.newest_moment)
+
+    async def last_account(self) -> tuple[int, str] | None:
+        """Whose scan was asked for last: uid and name."""
+        return await self._db.read(store_history.last_account)
