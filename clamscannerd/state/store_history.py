@@ -2,10 +2,12 @@
 
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
 from clamscannerd.model import Finding, Frozen, Reason, Scan
+from clamscannerd.state import store_scans
 from clamscannerd.state.store_rows import finding_of, scan_of
 
 _SCAN = "SELECT s.*, a.uid, a.name FROM scan s JOIN account a ON a.id = s.account"
@@ -25,6 +27,13 @@ class AccountEntry(Frozen, frozen=True, kw_only=True):
     name: str
     scan: Scan
     standing: int
+
+
+class Became(Frozen, frozen=True, kw_only=True):
+    """Of what a scan found: how many findings are kept, and how many of all are in which state now."""
+
+    kept: int
+    states: dict[str, int]
 
 
 class LastScans(Frozen, frozen=True, kw_only=True):
@@ -54,6 +63,11 @@ def fates(c: sqlite3.Connection, scan_id: int) -> dict[str, int]:
     """State -> number of the findings of a scan that are in it now."""
     rows = c.execute(f"SELECT state, count(*) AS number {_FINDINGS} GROUP BY state ORDER BY state", {"scan": scan_id})
     return {row["state"]: row["number"] for row in rows}
+
+
+def became(c: sqlite3.Connection, scan_ids: Sequence[int]) -> dict[int, Became]:
+    """Of each scan, by its id."""
+    return {one: Became(kept=store_scans.found(c, one, 0)[0], states=fates(c, one)) for one in scan_ids}
 
 
 def findings(c: sqlite3.Connection, scan_id: int, limit: int, offset: int) -> list[Finding]:

@@ -41,7 +41,7 @@ def test_the_test_file_is_found_by_a_worker_of_the_account_and_nothing_is_left(
     found = checks(ctl(daemon, "--json", "doctor", user=alice.name))
     assert found.keys() >= OURS | {"self_test"}
     assert not found.keys() & {"database", "disk", "denials"}
-    assert found["self_test"]["grade"] == "ok"
+    assert found["self_test"]["grade"] == "ok", found["self_test"]
     assert f"in a file of {alice.name}: Eicar-Test" in found["self_test"]["message"]
     assert os.listdir(alice.home) == before
 
