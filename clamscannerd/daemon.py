@@ -25,7 +25,9 @@ from clamscannerd import config as configuration
 from clamscannerd import daemon_values as values
 from clamscannerd.config import Config
 from clamscannerd.daemon_health import Health
+from clamscannerd.daemon_health_kept import Kept
 from clamscannerd.daemon_listen import listeners
+from clamscannerd.daemon_selftest import tester
 from clamscannerd.daemon_status import Status
 from clamscannerd.engine.sessions import STOP_S, Engines, PrivateEngine, open_engines
 from clamscannerd.engine.unit import UnitEngine
@@ -214,6 +216,7 @@ class _Daemon:
                 self._runner.outdated.set()
                 raise
 
+        kept = Kept(store, self._vault, lambda: self._config.state.min_free)
         self._context = Context(
             store=store,
             vault=self._vault,
@@ -224,7 +227,8 @@ class _Daemon:
             probe=look,
             settings=values.settings(config),
             reload=self._reload,
-            health=Health(engines.state, self._accounts, lambda: self._status.troubles()).checks,
+            health=Health(engines, self._accounts, kept, lambda: self._status.troubles()).checks,
+            self_test=tester(spawner, engines, self._runner.outdated),
             suspended=spawner.suspended,
             statistics=lambda: {
                 "server": self._server.statistics(),

@@ -9,13 +9,18 @@ Rejected: statvfs of each home (hangs where the home does); asking a worker (the
 """
 
 import os
+import re
+import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
+import trio
+
 from clamscannerd import rights
+from clamscannerd.daemon_health_kept import Kept
 from clamscannerd.launch_homes import is_home
 from clamscannerd.model import Account, Check, EngineInfo, Grade
 from clamscannerd.service.accounts import Accounts
@@ -23,6 +28,13 @@ from clamscannerd.worker import beneath, seal
 
 _OLD_S = 2 * 86_400.0  # freshclam's usual interval is hours
 _CURE_HOMES = 'if they are writable for their users: "HOMES OUTSIDE OF /HOME" in clamscannerd(8)'
+_CURE_UNKNOWN = "or name its clamd.conf in engine.clamd_conf, so that its settings are known"
+_CURE_SOCKET = (
+    "in clamd.conf LocalSocketMode 660 and LocalSocketGroup clamav (in clamav-daemon.socket SocketMode=0660), then"
+    " adduser clamscannerd clamav, and the mail server's user too; or EnableShutdownCommand no from clamd 1.5 on;"
+    ' or engine.sockets = "private"'
+)
+_OLDEST_CLAMD = (1, 0)  # the oldest with which the tests were run; older ones get no signatures any more
 _SECONDARY = "workers are held by their uid and the other seals"
 
 
@@ -37,14 +49,30 @@ class Engine(Protocol):
     def info(self) -> EngineInfo: ...
     @property
     def signatures(self) -> bool: ...
+    @property
+    def cure(self) -> tuple[str, ...]: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def shared(self) -> bool: ...
+    @property
+    def shutdown(self) -> bool: ...
+
+
+class Engines(Protocol):
+    """engine/sessions.Engines: all of them together, and each by itself."""
+
+    def state(self) -> Engine: ...
+    def states(self) -> Sequence[Engine]: ...
 
 
 class Health:
     """One per daemon. `troubles`: sentences of what else is known to be wrong, as STATUS has them."""
 
-    def __init__(self, engine: Callable[[], Engine], accounts: Accounts, troubles: Callable[[], Iterable[str]]) -> None:
-        self._engine = engine
+    def __init__(self, engines: Engines, accounts: Accounts, kept: Kept, troubles: Callable[[], Iterable[str]]) -> None:
+        self._engines = engines
         self._accounts = accounts
+        self._kept = kept
         self._troubles = troubles
 
     async def checks(self, whose: Account | Literal["all"] | None) -> list[Check]:
@@ -53,8 +81,11 @@ class Health:
             homes = await self._accounts.homes()
         else:
             homes = [whose.home] if whose is not None else []
+        engine = self._engines.state()
         found = [
-            *engine_checks(self._engine(), time.time()),
+            *engine_checks(engine, time.time()),
+            *(await self._sockets() if whose == "all" else ()),
+            *await self._kept.checks(whose, engine.info.database_time),
             homes_check([os.fsdecode(home) for home in homes], read_only_mounts()),
             *kernel_checks(),
             *(
@@ -64,20 +95,19 @@ class Health:
         ]
         return sorted(found, key=lambda check: list(Grade).index(check.grade))
 
+    async def _sockets(self) -> list[Check]:
+        """Of clamds that are not ours."""
+        states = [one for one in self._engines.states() if one.shared and one.address.startswith("/")]
+        modes = await trio.to_thread.run_sync(lambda: [_mode(one.address) for one in states])
+        return [socket_check(one.address, mode, one.shutdown) for one, mode in zip(states, modes, strict=True)]
+
 
 def engine_checks(engine: Engine, now: float) -> list[Check]:
     """Pure: is there an engine, what does it know, and what can it not report."""
     if engine.kind != "ready":
-        return [
-            Check(
-                id="engine",
-                grade=Grade.ERROR,
-                message=engine.reason,
-                cure="systemctl status clamav-daemon 'clamscannerd-engine@*'; scans wait for it meanwhile",
-            )
-        ]
+        return [_away(engine)]
     info = engine.info
-    found = [Check(id="engine", grade=Grade.OK, message=f"clamd {info.version} answers and scans.")]
+    found = [_version(info.version)]
     freshclam = "install clamav-freshclam, or run freshclam: the daemon notices"
     if not engine.signatures:
         words = "Only the EICAR test signature is loaded: no file is called clean."
@@ -88,9 +118,44 @@ def engine_checks(engine: Engine, now: float) -> list[Check]:
     else:
         found.append(Check(id="signatures", grade=Grade.OK, message="Signatures are loaded."))
     if info.blind:
-        cure = 'engine.sockets = "private" has none of these; or change clamd.conf(5)'
+        lines = "; ".join(engine.cure)
+        change = f"or set in its clamd.conf, each in place of a line of that name: {lines}" if lines else _CURE_UNKNOWN
+        cure = f'engine.sockets = "private" has none of these; {change}'
         found.append(Check(id="engine.blind", grade=Grade.WARNING, message=" ".join(info.blind), cure=cure))
     return found
+
+
+def _away(engine: Engine) -> Check:
+    status = "systemctl status clamav-daemon 'clamscannerd-engine@*'"
+    if engine.kind in ("starting", "loading"):
+        words = f"The engine is loading its signatures, or starting: {engine.reason}"
+        cure = f"wait a minute, scans do so too; after that: {status}"
+        return Check(id="engine", grade=Grade.WARNING, message=words, cure=cure)
+    cure = f'{status}; apt install clamav-daemon clamav-freshclam where there is none, or engine.sockets = "private"'
+    return Check(id="engine", grade=Grade.ERROR, message=engine.reason, cure=cure)
+
+
+def _version(version: str) -> Check:
+    number = re.match(r"([0-9]+)\.([0-9]+)", version)
+    if number and (int(number[1]), int(number[2])) < _OLDEST_CLAMD:
+        words = f"clamd {version} is too old: it misses what later ones find, and new signatures are not made for it."
+        return Check(id="engine", grade=Grade.WARNING, message=words, cure="upgrade it to clamd 1.0 or later")
+    return Check(id="engine", grade=Grade.OK, message=f"clamd {version} answers and scans.")
+
+
+def _mode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return None
+
+
+def socket_check(address: str, mode: int | None, shutdown: bool) -> Check:  # noqa: FBT001  it is a fact, not a switch
+    """Pure. A clamd obeys SHUTDOWN from whoever can connect. `mode`: of its socket, None if that cannot be seen."""
+    if mode is None or not mode & stat.S_IWOTH or not shutdown:
+        return Check(id="engine.socket", grade=Grade.OK, message=f"Not everybody can end the clamd at {address}.")
+    words = f"Every local user can end the clamd at {address}, by SHUTDOWN: its socket has mode {mode & 0o777:04o}."
+    return Check(id="engine.socket", grade=Grade.WARNING, message=words, cure=_CURE_SOCKET)
 
 
 def homes_check(homes: Iterable[str], mounts: dict[str, bool]) -> Check:

@@ -204,17 +204,14 @@ def _check_kernel() -> None:
 
 def _check_reachable() -> None:
     """Workers execute the interpreter and import the package as users that may be in no group of ours."""
-    import msgspec
+    from clamscannerd.launch_files import out_of_reach
 
-    from clamscannerd.launch_files import shut_to_others
-
-    packages = [os.path.dirname(os.path.dirname(os.path.abspath(file))) for file in (__file__, msgspec.__file__)]
-    for path in (sys.executable, *packages):
-        if shut := shut_to_others(path):
-            raise ClamscannerdError(
-                f"cannot start workers: {path} is out of their reach, other users cannot enter {shut}"
-                f" (chmod o+x {shut}, or install elsewhere, say in /opt)"
-            )
+    if found := out_of_reach():
+        path, shut = found
+        raise ClamscannerdError(
+            f"cannot start workers: {path} is out of their reach, other users cannot enter {shut}"
+            f" (chmod o+x {shut}, or install elsewhere, say in /opt)"
+        )
 
 
 def _socket_is_given() -> bool:

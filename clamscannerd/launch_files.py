@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import os
 import stat
+import sys
 from typing import NamedTuple
 
 from clamscannerd.errors import ClamscannerdError
@@ -103,6 +104,17 @@ def mount_tmpfs(path: str, size_bytes: int, owner: Ids) -> bool:
     options = f"size={size_bytes},mode=0700,uid={owner.uid},gid={owner.gid}".encode()
     flags = ctypes.c_ulong(_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     return bool(libc.mount(b"clamscannerd", os.fsencode(path), b"tmpfs", flags, options) == 0)
+
+
+def out_of_reach() -> tuple[str, str] | None:
+    """What workers, which are other users, need and cannot reach, and the first directory that is shut; or None."""
+    import msgspec
+
+    packages = [os.path.dirname(os.path.dirname(os.path.abspath(file))) for file in (__file__, msgspec.__file__)]
+    for path in (sys.executable, *packages):
+        if shut := shut_to_others(path):
+            return path, shut
+    return None
 
 
 def shut_to_others(path: str) -> str:

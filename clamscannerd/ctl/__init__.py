@@ -10,6 +10,8 @@
     tasks.py     task, and the end of a disinfection
     vault.py     commands about what was taken away: quarantine, undo
     asking.py    questions, where somebody can answer; advice.py: what to do about a refusal
+    health.py    how all is; doctor.py: the same and what only trying tells, with absent.py and machine.py: what can be
+                 seen of a daemon that does not answer, and of the machine
     metrics.py   the daemon's numbers, also as a file that is replaced whole
     uapi.py      cPanel's command of that name, for scripts that call it
     commands.py  what every command shares: options, one line of trouble

@@ -12,14 +12,15 @@ from clamscannerd.ctl.commands import command, print_answer
 def health(caller: Caller) -> int:
     """Say whether all is as it should be.
 
-    For yourself: the engine, your home, what the kernel gives. As an administrator: every home.
+    For yourself: the engine, your home, what the kernel gives. As an administrator: every home. `doctor` tries more.
     """
     answer = caller.call("Daemon.health", {})
     known: Json = answer if isinstance(answer, dict) else {}
-    lines = []
-    for check in known.get("checks", []):
-        lines.append(f"{text.safe(str(check['grade'])):8} {text.safe(str(check['message']))}")
-        if check["cure"]:
-            lines.append(f"         -> {text.safe(str(check['cure']))}")
-    print_answer(caller, answer, lines)
+    print_answer(caller, answer, [line for check in known.get("checks", []) for line in check_lines(check)])
     return TROUBLE if known.get("grade") == "error" else 0
+
+
+def check_lines(check: Json) -> list[str]:
+    """The grade and what is said; beneath it the cure."""
+    line = f"{text.safe(str(check['grade'])):8} {text.safe(str(check['message']))}"
+    return [line, f"         -> {text.safe(str(check['cure']))}"] if check["cure"] else [line]

@@ -6,6 +6,7 @@ reported: 0 nothing found, 1 found, 2 trouble; of all accounts 1 when infected f
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,17 +38,27 @@ def history(caller: Caller, limit: int) -> int:
 @click.argument("scan_id", metavar="[ID]", required=False, type=click.IntRange(1, 2**63 - 1))
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True, help="For whom.")
 @click.option("--details", is_flag=True, help="Each file that was not scanned, with the reason.")
+@click.option("--all", "every", is_flag=True, help="On all accounts: for administrators, what root gets without ID.")
 @strict_option
-def report(caller: Caller, scan_id: int | None, form: str, details: bool, strict: bool) -> int:  # noqa: FBT001
+def report(
+    caller: Caller,
+    scan_id: int | None,
+    form: str,
+    details: bool,  # noqa: FBT001
+    every: bool,  # noqa: FBT001
+    strict: bool,  # noqa: FBT001
+) -> int:
     """Report on scan ID, or on the latest.
 
-    As root without --user and ID: on all accounts, by counts; with --details their infected files as well.
+    As root without --user and ID: on all accounts, by counts; with --details their files as well.
     """
     if form == "json":
         caller.options.json = True
-    if scan_id is None and caller.options.user is None and os.geteuid() == 0:
-        return _report_all(caller, details=details)
-    scan = _whole(caller, scan_id if scan_id is not None else _latest(caller), details=details)
+    if every and (scan_id is not None or caller.options.user is not None):
+        raise click.UsageError("--all is all accounts: name neither a scan nor a user")
+    if every or (scan_id is None and caller.options.user is None and os.geteuid() == 0):
+        return _report_all(caller, form, details=details)
+    scan = _whole(caller, scan_id if scan_id is not None else _latest(caller), {}, details=details)
     lines = list(_clamscan_lines(scan) if form == "clamscan" else _text_lines(scan))
     print_answer(caller, scan, lines)
     return text.scan_exit(scan, strict=strict)
@@ -57,12 +68,12 @@ def _latest(caller: Caller) -> int:
     return int(caller.six("get_scan_status")["result"]["data"]["scan_id"])
 
 
-def _whole(caller: Caller, scan_id: int, *, details: bool) -> Json:
+def _whole(caller: Caller, scan_id: int, user: Json, *, details: bool) -> Json:
     """The scan with all of its findings; with `details` also with all that was not scanned, as far as kept."""
     whole: Json = {}
     offset = 0
     while True:
-        page = caller.call("Scan.get", {"scan_id": scan_id, "limit": PAGE, "offset": offset})
+        page = caller.call("Scan.get", {"scan_id": scan_id, "limit": PAGE, "offset": offset, **user})
         part: Json = page if isinstance(page, dict) else {}
         if not whole:
             whole = {**part, "files": [], "not_scanned_files": []}
@@ -74,11 +85,25 @@ def _whole(caller: Caller, scan_id: int, *, details: bool) -> Json:
 
 
 def _scan_line(scan: Json) -> str:
-    """`12  home  2026-01-31 12:00:00  45 s  done: 1 infected (1 quarantined), ...`."""
+    """`12  home  2026-01-31 12:00:00  45 s  done: 1 infected, ...; of those found: ...; clamd 1.4.6/27400`."""
     took = f"{text.duration(scan['time_ended'] - float(scan['time_started']))}" if scan["time_ended"] else "-"
-    words = f"{text.result(scan)}{_fates(scan)}"
+    words = f"{text.result(scan)}{_fates(scan)}{_engine(scan)}"
     started = text.moment(float(scan["time_started"]))
     return f"{scan['scan_id']:>5}  {text.safe(scan['scan_type'])}  {started}  {took}  {text.state(scan)}: {words}"
+
+
+def _took(scan: Json) -> str:
+    if not scan["time_ended"] or not scan["time_started"]:
+        return ""
+    return f", took {text.duration(scan['time_ended'] - float(scan['time_started']))}"
+
+
+def _engine(scan: Json) -> str:
+    engine: Json = scan.get("engine") or {}
+    if not engine.get("version"):
+        return ""
+    database = f"/{engine['database']}" if engine.get("database") else ""
+    return f"; clamd {text.safe(str(engine['version']))}{database}"
 
 
 def _fates(scan: Json) -> str:
@@ -89,7 +114,7 @@ def _fates(scan: Json) -> str:
 def _text_lines(scan: Json) -> Iterator[str]:
     yield from text.status_lines(scan)
     if scan["time_ended"]:
-        yield f"  ended:      {text.moment(float(scan['time_ended']))}"
+        yield f"  ended:      {text.moment(float(scan['time_ended']))}{_took(scan)}"
     yield from (f"  warning:    {text.safe(str(words))}" for words in scan["warnings"])
     for found in scan["files"]:
         by = f", ignored ({text.ignored_by(found['ignored'])})" if found.get("ignored") else ""
@@ -100,9 +125,7 @@ def _text_lines(scan: Json) -> Iterator[str]:
 
 def _clamscan_lines(scan: Json) -> Iterator[str]:
     """As clamscan prints it, and one line more: what was not scanned."""
-    yield from text.infected_lines(scan["files"])
-    for left in scan["not_scanned_files"]:
-        yield f"{text.safe(left['file'])}: {text.reason(left['reason'])} NOT SCANNED"
+    yield from _clamscan_files(scan)
     started, ended = float(scan["time_started"]), scan["time_ended"]
     yield ""
     yield _RULE
@@ -118,20 +141,28 @@ def _clamscan_lines(scan: Json) -> Iterator[str]:
         yield f"End Date:   {text.moment(float(ended))}"
 
 
-def _report_all(caller: Caller, *, details: bool) -> int:
+def _clamscan_files(scan: Json) -> Iterator[str]:
+    yield from text.infected_lines(scan["infected"] if "infected" in scan else scan["files"])
+    for left in scan["not_scanned_files"]:
+        yield f"{text.safe(left['file'])}: {text.reason(left['reason'])} NOT SCANNED"
+
+
+def _report_all(caller: Caller, form: str, *, details: bool) -> int:
     accounts: list[Json] = []
     while page := _list(caller.call("Account.list", {"limit": PAGE, "offset": len(accounts)}), "accounts"):
         accounts += page
         if len(page) < PAGE:
             break
-    lines = [_account_line(one) for one in accounts] or ["no scan of any account is known"]
-    if details:
-        for one in accounts:
-            if one["standing"]:
-                one["infected"] = _infected(caller, one["user"])
-                lines += [f"{text.safe(one['user'])}: {line}" for line in text.infected_lines(one["infected"])]
-    print_answer(caller, {"accounts": accounts}, lines)
-    return FOUND if any(_standing(one) for one in accounts) else 0
+    total = _total(accounts)
+    lines = [] if accounts else ["no scan of any account is known"]
+    for one in accounts:
+        lines += [_account_line(one)] if form != "clamscan" else []
+        if details:
+            _add_details(caller, one)
+            lines += _clamscan_files(one) if form == "clamscan" else _files_lines(one)
+    lines += _clamscan_total(total) if form == "clamscan" else [_total_line(total)]
+    print_answer(caller, {"accounts": accounts, "total": total}, lines)
+    return FOUND if total["standing"] > total["ignored"] else 0
 
 
 def _standing(one: Json) -> int:
@@ -139,21 +170,73 @@ def _standing(one: Json) -> int:
     return int(one["standing"]) - int(one.get("ignored") or 0)
 
 
-def _infected(caller: Caller, user: str) -> list[Json]:
-    answer: Any = caller.call("ClamScanner.list_infected_files", {"user": user})
-    found: list[Json] = answer["result"]["data"] or []
-    return found
+def _add_details(caller: Caller, one: Json) -> None:
+    """What stands, of whichever scan; and all that the latest scan found or left out.
+
+    Of an older account of the same name there are counts alone: a name stands for the latest of those that had it.
+    """
+    from clamscannerd.client import RemoteError
+
+    one["infected"], one["files"], one["not_scanned_files"] = [], [], []
+    user = {"user": one["user"]}
+    try:
+        whole = _whole(caller, one["scan_id"], user, details=True)
+        answer: Any = caller.call("ClamScanner.list_infected_files", user) if one["standing"] else None
+    except RemoteError as error:
+        if error.kind not in ("not_found", "unknown_account"):
+            raise
+        return
+    one["infected"] = (answer["result"]["data"] or []) if answer else []
+    one["files"], one["not_scanned_files"] = whole["files"], whole["not_scanned_files"]
 
 
 def _account_line(one: Json) -> str:
-    """`anna  3 infected stand; scan 12 (home) done 2026-01-31 12:00:00: 4986 scanned, 14 not scanned (...)`."""
+    """`anna  3 infected stand; scan 12 (home) done 2026-01-31 12:00:00, took 45 s: 4986 scanned, ...`."""
     ended = f" {text.moment(float(one['time_ended']))}" if one["time_ended"] else ""
-    counts = f"{one['scanned_file_count']} scanned, {text.not_scanned(one['not_scanned'])}"
+    counts = f"{one['scanned_file_count']} scanned, {text.not_scanned(one['not_scanned'])}{_fates(one)}"
     ignored = f", {one['ignored']} ignored" if one.get("ignored") else ""
-    words = (
-        f"{_standing(one)} infected stand{ignored}; {text.scan_name(one)} {text.safe(one['state'])}{ended}: {counts}"
-    )
-    return f"{text.safe(one['user'])}  {words}"
+    scan = f"{text.scan_name(one)} {text.safe(one['state'])}{ended}{_took(one)}"
+    return f"{text.safe(one['user'])}  {_standing(one)} infected stand{ignored}; {scan}: {counts}{_engine(one)}"
+
+
+def _files_lines(one: Json) -> Iterator[str]:
+    owner = text.safe(one["user"])
+    yield from (f"{owner}: {line}" for line in text.infected_lines(one["infected"]))
+    for found in one["files"]:
+        if found["state"] != "standing":
+            yield f"{owner}: {text.safe(found['file'])}: {text.safe(found['virus_type'])}: {text.safe(found['state'])}"
+    for left in one["not_scanned_files"]:
+        yield f"{owner}: {text.safe(left['file'])}: not scanned: {text.reason(left['reason'])}"
+
+
+def _total(accounts: list[Json]) -> Json:
+    """Of all accounts' latest scans; `standing` of whichever scan, and `ignored` of these, as far as could be told."""
+    names = ("standing", "scanned_file_count", "infected_file_count")
+    total: Json = {"accounts": len(accounts), **{name: sum(one[name] for one in accounts) for name in names}}
+    for name in ("not_scanned", "findings"):
+        counts = Counter[str]()
+        for one in accounts:
+            counts.update(one[name])
+        total[name] = dict(counts)
+    total["ignored"] = sum(one.get("ignored") or 0 for one in accounts)
+    return {**total, "accounts_infected": sum(_standing(one) > 0 for one in accounts)}
+
+
+def _total_line(total: Json) -> str:
+    ignored = f", {total['ignored']} ignored" if total["ignored"] else ""
+    stand = f"{_standing(total)} infected stand in {text.plural(total['accounts_infected'], 'account')}{ignored}"
+    counts = f"{total['scanned_file_count']} scanned, {text.not_scanned(total['not_scanned'])}{_fates(total)}"
+    return f"{text.plural(total['accounts'], 'account')}: {stand}; their latest scans: {counts}"
+
+
+def _clamscan_total(total: Json) -> Iterator[str]:
+    yield ""
+    yield _RULE
+    yield f"Scanned files: {total['scanned_file_count']}"
+    yield f"Infected files: {_standing(total)}"
+    if total["ignored"]:
+        yield f"Ignored files: {total['ignored']}"
+    yield f"Not scanned: {text.not_scanned(total['not_scanned'])}"
 
 
 def _list(answer: object, name: str) -> list[Json]:

@@ -61,6 +61,7 @@ class ClamdConf(msgspec.Struct, frozen=True, kw_only=True):
     heuristic_precedence: bool = False
     heuristic_alerts: bool = True
     bytecode: bool = True
+    enable_shutdown: bool = True
     not_scanned_inside: tuple[str, ...] = ()
 
 
@@ -117,6 +118,7 @@ class _Reader:
             heuristic_alerts=self.flag("HeuristicAlerts", default=True)
             and self.flag("AlgorithmicDetection", default=True),
             bytecode=self.flag("Bytecode", default=True),
+            enable_shutdown=self.flag("EnableShutdownCommand", default=True),
             not_scanned_inside=tuple(kind for kind in _SCANNED if not self.flag(f"Scan{kind}", default=True)),
         )
 
@@ -192,6 +194,22 @@ def blind(conf: ClamdConf) -> tuple[str, ...]:
         found.append("Malware found by bytecode signatures only is passed over: Bytecode is off.")
     found += (f"The inside of {kind} files is not looked at: Scan{kind} is off." for kind in conf.not_scanned_inside)
     return tuple(found)
+
+
+def cure(conf: ClamdConf) -> tuple[str, ...]:
+    """The lines of clamd.conf, each in place of one of its name that is there, that make blind() silent."""
+    even = not conf.max_file_size or 0 < conf.max_scan_size <= conf.max_file_size
+    size = f"MaxFileSize {conf.max_scan_size}" if conf.max_scan_size else f"MaxScanSize {conf.max_file_size}"
+    wanted = (
+        (conf.alert_exceeds_max, "AlertExceedsMax yes"),
+        (even, size),
+        (conf.alert_encrypted_archive and conf.alert_encrypted_doc, "AlertEncrypted yes"),
+        (not conf.heuristic_precedence, "HeuristicScanPrecedence no"),
+        (conf.heuristic_alerts, "HeuristicAlerts yes"),
+        (conf.bytecode, "Bytecode yes"),
+    )
+    lines = [line for fine, line in wanted if not fine]
+    return (*lines, *(f"Scan{kind} yes" for kind in conf.not_scanned_inside))
 
 
 def _mebibytes(size: int) -> str:

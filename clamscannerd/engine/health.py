@@ -30,7 +30,7 @@ import msgspec
 import trio
 
 from clamscannerd.engine import clamdconf, control
-from clamscannerd.engine.clamproto import HANDSHAKE, HANDSHAKE_REPLY, INSTREAM, INSTREAM_END, ReplyKind, Session
+from clamscannerd.engine.clamproto import HANDSHAKE, HANDSHAKE_REPLY, INSTREAM, INSTREAM_END, Reply, ReplyKind, Session
 from clamscannerd.errors import ConfigError, EngineLost, RemoteProtocolError
 from clamscannerd.model import EngineInfo
 
@@ -52,6 +52,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     self_check_s: float
     database: str
     blind: tuple[str, ...]
+    cure: tuple[str, ...]
+    shutdown: bool
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,8 @@ class EngineState(msgspec.Struct, frozen=True, kw_only=True):
     `max_file_size`: a larger file is too big and not sent. `reason`: one sentence while not ready, else "".
     `generation`: changes whenever what a verdict rests on may have changed; verdicts kept under another one are void.
     `read_timeout_s`: the engine ends a session that gets no new command for so long, scans running or not.
+    `cure`: lines of clamd.conf with which nothing of `info.blind` would be left; none where the file is not known.
+    `shutdown`: whoever can connect to it can end it, as far as is known.
     """
 
     kind: Kind
@@ -84,6 +88,8 @@ class EngineState(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     generation: str
     read_timeout_s: float
+    cure: tuple[str, ...] = ()
+    shutdown: bool = True
 
     def warnings(self) -> tuple[str, ...]:
         """Sentences for the `warnings` of answers: what verdicts of this engine do not cover."""
@@ -179,19 +185,11 @@ class Member:
 
     async def _prove_scanning(self, sock: socket.socket, patience_s: float) -> None:
         """One empty scan. A late one is no fault of an engine that answers PING: the next check sees."""
-        address, session = self.state.address, Session()
-        number = session.sent()
+        address = self.state.address
         with trio.move_on_after(patience_s):
-            await _send(sock, INSTREAM + INSTREAM_END, address)
-            try:
-                while session.outstanding:
-                    for reply in session.receive_data(
-                        await _receive(sock, address, "it answers PING but does not scan")
-                    ):
-                        if reply.id != number or reply.kind is not ReplyKind.OK:
-                            raise EngineLost(f"cannot use clamd at {address}: an empty scan answers {reply.text!r}")
-            except RemoteProtocolError as error:
-                raise EngineLost(f"cannot use clamd at {address}: {error}") from None
+            reply = await scan_content(sock, address, b"")
+            if reply.kind is not ReplyKind.OK:
+                raise EngineLost(f"cannot use clamd at {address}: an empty scan answers {reply.text!r}")
             return
         if self.state.kind != "ready":
             raise EngineLost(f"cannot use clamd at {address}: it answers PING but no scan for {patience_s:g} s")
@@ -220,6 +218,8 @@ class Member:
                 reason="",
                 generation=f"{version.version}/{version.database}/{fingerprint.digest}/{int(settled)}",
                 read_timeout_s=limits.read_timeout_s,
+                cure=limits.cure,
+                shutdown=limits.shutdown,
             )
         )
 
@@ -248,6 +248,7 @@ def combined(states: Sequence[EngineState]) -> EngineState:
     if len(states) == 1:
         return states[0]
     blind = tuple(dict.fromkeys(sentence for state in states for sentence in state.info.blind))
+    cure = tuple(dict.fromkeys(line for state in states for line in state.cure))
     return msgspec.structs.replace(
         states[0],
         info=msgspec.structs.replace(states[0].info, blind=blind),
@@ -257,6 +258,8 @@ def combined(states: Sequence[EngineState]) -> EngineState:
         shared=any(state.shared for state in states),
         generation=" ".join(state.generation for state in states),
         read_timeout_s=min(state.read_timeout_s for state in states),
+        cure=cure,
+        shutdown=any(state.shutdown for state in states),
     )
 
 
@@ -269,6 +272,8 @@ def limits_of(conf: clamdconf.ClamdConf) -> Limits:
         self_check_s=conf.self_check_s,
         database=conf.database_directory,
         blind=clamdconf.blind(conf),
+        cure=clamdconf.cure(conf),
+        shutdown=conf.enable_shutdown,
     )
 
 
@@ -284,7 +289,7 @@ def shared_limits(address: str, clamd_conf: str) -> Limits:
         cause = f"{clamd_conf} is of another clamd"
     assumed = limits_of(clamdconf.ClamdConf(max_file_size=clamdconf.ASSUMED_MAX_FILE_BYTES))
     unknown = f"The settings of the clamd at {address} are not known ({cause}): they are taken to be clamd's defaults."
-    return msgspec.structs.replace(assumed, blind=(unknown, *assumed.blind))
+    return msgspec.structs.replace(assumed, blind=(unknown, *assumed.blind), cure=())
 
 
 def limits_in(clamd_conf: str, otherwise: Limits) -> Limits:
@@ -320,6 +325,22 @@ async def answers(path: str) -> None:
     """Returns when the clamd at `path` has answered PING within a session. Raises EngineLost."""
     with ExitStack() as stack:
         await _shake_hands(stack.enter_context(await open_socket(path)), path)
+
+
+async def scan_content(sock: socket.socket, address: str, content: bytes) -> Reply:
+    """What the engine says of some bytes, over a session on which nothing was scanned yet. Raises EngineLost."""
+    session = Session()
+    number = session.sent()
+    chunk = len(content).to_bytes(4, "big") + content if content else b""
+    await _send(sock, INSTREAM + chunk + INSTREAM_END, address)
+    try:
+        while True:
+            for reply in session.receive_data(await _receive(sock, address, "it answers PING but does not scan")):
+                if reply.id != number:
+                    raise EngineLost(f"cannot use clamd at {address}: it answers what nobody asked: {reply.text!r}")
+                return reply
+    except RemoteProtocolError as error:
+        raise EngineLost(f"cannot use clamd at {address}: {error}") from None
 
 
 async def _shake_hands(sock: socket.socket, address: str) -> None:

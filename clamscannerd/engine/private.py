@@ -46,7 +46,7 @@ info, ioc). A directory of those alone would call everything clean."""
 _NOT_ENOUGH = frozenset({"bytecode", "safebrowsing"})
 """Official databases that come beside main and daily and are none without them."""
 
-_EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"  # whole nowhere in this file
+EICAR = b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$" + b"EICAR-STANDARD-ANTIVIRUS-TEST-FILE!$H+H*"  # whole nowhere in this file
 _PLAIN_BYTES_MIN = 0x20
 
 
@@ -112,7 +112,7 @@ def builtin_signatures() -> dict[str, bytes]:
     At offset 0 of a file of any type, as EICAR's definition says, whatever follows (a newline, blanks), and so also in
     archives and attachments; a page that quotes it is not the test file. clamd reports Eicar-Test-Signature.UNOFFICIAL.
     """
-    return {"clamscannerd-test.ndb": f"Eicar-Test-Signature:0:0:{_EICAR.hex()}\n".encode()}
+    return {"clamscannerd-test.ndb": f"Eicar-Test-Signature:0:0:{EICAR.hex()}\n".encode()}
 
 
 def has_signatures(names: Iterable[str]) -> bool:

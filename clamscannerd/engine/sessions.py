@@ -28,6 +28,7 @@ import msgspec
 import trio
 
 from clamscannerd.engine import clamdconf, control
+from clamscannerd.engine.clamproto import Reply
 from clamscannerd.engine.health import (
     EngineState,
     Limits,
@@ -37,6 +38,7 @@ from clamscannerd.engine.health import (
     combined,
     limits_in,
     limits_of,
+    scan_content,
     shared_limits,
 )
 from clamscannerd.engine.private import PrivatePaths, clamd_conf, has_signatures
@@ -169,6 +171,13 @@ class Engines:
             raise EngineLost("cannot open a session: the engine was replaced meanwhile")
         self._sessions_opened += 1
         return sock
+
+    async def scan(self, content: bytes) -> Reply:
+        """What the next ready engine says of some bytes. Raises EngineLost."""
+        sock = await self.open_session()
+        with sock:
+            sock.setblocking(False)  # noqa: FBT003  its own name for it
+            return await scan_content(sock, self.state().address, content)
 
     async def wait_ready(self, timeout_s: float) -> None:
         """Returns when an engine is ready. Raises EngineLost with the reason after `timeout_s`."""

@@ -201,7 +201,7 @@ class ScanWhole(ScanShown):
 
 class AccountShown(msgspec.Struct):
     """`standing`: infected files that stand, of whichever scan; `ignored`: of them (null: it takes too long to say);
-    the rest is of the latest scan."""
+    the rest is of the latest scan, `findings` as in Scan.list."""
 
     user: str
     uid: int
@@ -215,6 +215,7 @@ class AccountShown(msgspec.Struct):
     scanned_file_count: int
     infected_file_count: int
     not_scanned: dict[Reason, int]
+    findings: dict[FindingState, int]
     engine: EngineInfo
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clamscannerd import __version__
+from clamscannerd.model import Check
 from clamscannerd.rpc import answers
 from clamscannerd.rpc.described_history import HISTORY
 from clamscannerd.rpc.described_ignore import IGNORE
@@ -294,6 +295,37 @@ DESCRIBED: Mapping[str, Described] = {
                     "content_type": metrics.CONTENT_TYPE,
                     "text": "# HELP clamscannerd_jobs_running Jobs under way.\n# TYPE clamscannerd_jobs_running gauge\n"
                     'clamscannerd_jobs_running{kind="scan"} 2.0\nclamscannerd_jobs_running{kind="task"} 0.0\n',
+                },
+            ),
+        ),
+    ),
+    "Daemon.self_test": Described(
+        summary="Has the EICAR test file scanned as scans are, in a file without a name in the account's home.",
+        answer=Check,
+        answer_says="An administrator who names no user: as the account whose scan was asked for last.",
+        examples=(
+            Example(
+                name="it is found",
+                answer={
+                    "id": "self_test",
+                    "grade": "ok",
+                    "message": f"The EICAR test file is found in a file of anna: {SIGNATURE}.",
+                    "cure": "",
+                },
+            ),
+        ),
+    ),
+    "Daemon.verify": Described(
+        summary="Reads the whole database of the daemon and says whether it is as it should be.",
+        answer=Check,
+        examples=(
+            Example(
+                name="it is whole",
+                answer={
+                    "id": "database",
+                    "grade": "ok",
+                    "message": "The database is whole: read in 0.2 s.",
+                    "cure": "",
                 },
             ),
         ),

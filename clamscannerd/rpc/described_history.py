@@ -26,6 +26,7 @@ _ACCOUNT = {
     "scanned_file_count": 4986,
     "infected_file_count": 1,
     "not_scanned": {"too_big": 9, "encrypted": 5},
+    "findings": {"quarantined": 1},
     "engine": ENGINE,
 }
 

@@ -312,6 +312,13 @@ def _daemon(context: Context) -> list[Method]:
     async def metrics(_call: Call, _: NoParams) -> object:
         return await counted.metrics(context)
 
+    async def self_test(call: Call, _: NoParams) -> object:
+        everybody = call.is_admin and call.user is None
+        return await daemon.self_test(context, call.peer.uid, call.user, everybody=everybody)
+
+    async def verify(_call: Call, _: NoParams) -> object:
+        return await daemon.verify(context)
+
     async def version(_call: Call, _: NoParams) -> object:
         return {"version": __version__}
 
@@ -319,5 +326,7 @@ def _daemon(context: Context) -> list[Method]:
         Method(name="Daemon.health", params=NoParams, rule=Rule.SELF, handler=health),
         Method(name="Daemon.metrics", params=NoParams, rule=Rule.ADMIN, handler=metrics),
         Method(name="Daemon.reload", params=NoParams, rule=Rule.ADMIN, handler=reload),
+        Method(name="Daemon.self_test", params=NoParams, rule=Rule.SELF, handler=self_test),
+        Method(name="Daemon.verify", params=NoParams, rule=Rule.ADMIN, handler=verify),
         Method(name="Daemon.version", params=NoParams, rule=Rule.ANYONE, handler=version),
     ]

@@ -99,15 +99,19 @@ async def get_scan_status(context: Context, entry: Entry) -> Answer:
     return done("get_scan_status", *await _stored_status(context, account, found, judged=True))
 
 
-async def scan_status(context: Context, account: Account, scan: Scan, *, judged: bool) -> dict[str, object]:
+async def scan_status(
+    context: Context, account: Account, scan: Scan, *, judged: bool, kept: int | None = None
+) -> dict[str, object]:
     """The fields of get_scan_status for any scan of the account, with `warnings`, without the list of files. `judged`:
-    it is the latest; what an older one has found is not compared with the ignore list."""
+    it is the latest; what an older one has found is not compared with the ignore list. `kept`: its findings that are,
+    where the caller has looked."""
     live = context.live.scan_of(account.uid, account.name)
     if live is not None and live.scan.id == scan.id:
         data, warnings = _live_status(account, live)
     else:
-        kept, first = await context.store.found_paths(scan.id, 0)
-        found = Found(scan=scan, kept=kept, first=tuple(first))
+        if kept is None:
+            kept, _ = await context.store.found_paths(scan.id, 0)
+        found = Found(scan=scan, kept=kept, first=())
         data, warnings = await _stored_status(context, account, found, judged=judged)
     del data["infected_files"]
     return {**data, "warnings": warnings}

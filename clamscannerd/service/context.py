@@ -21,6 +21,8 @@ from clamscannerd.state.vault import Vault
 _VERIFIES = 2  # checks of contents at once: each reads up to an account's part of the vault
 _SEEN_S = 2.0  # so long a look into a home counts: a panel asks for the paths and starts a scan right after
 _SEEN_KEPT = 4_096  # accounts whose look is remembered; then the memory starts over
+_TESTS = 4  # self-tests under way, over all accounts; one at a time for each. Not of the probes: an engine may hang
+_NOBODYS = -1  # self-tests that are for no account
 _PROBES = 32  # workers that look into homes for calls, over all accounts; one at a time for each
 
 
@@ -71,6 +73,7 @@ class Context:
         settings: Settings,
         reload: Callable[[], Awaitable[list[str]]],
         health: Callable[[Account | Literal["all"] | None], Awaitable[list[Check]]],
+        self_test: Callable[[Account | None], Awaitable[Check]],
         suspended: Callable[[int], str] = lambda _: "",
         statistics: Callable[[], Mapping[str, msgspec.Struct]],
     ) -> None:
@@ -87,13 +90,17 @@ class Context:
         """Read the configuration again; the keys whose change waits for a new start. Raises ConfigError."""
         self.health = health
         """What is right and what is not, the worst first; of homes: an account's, everybody's, nobody's."""
+        self._self_test = self_test
         self.statistics = statistics
         """What each part of the daemon counts: the parts of service/metrics.py."""
         self.verifying: set[tuple[int, str] | None] = set()  # accounts whose contents are being read; None: all
         self.verify_slots = trio.CapacityLimiter(_VERIFIES)
+        self.database_slot = trio.CapacityLimiter(1)  # to read the whole database
         self._probe = probe
         self._probes = trio.CapacityLimiter(_PROBES)
         self._probing: dict[int, trio.Lock] = {}
+        self._tests = trio.CapacityLimiter(_TESTS)
+        self._testing: dict[int, trio.Lock] = {}
         self._seen: dict[int, tuple[float, Account | None, dict[bytes, bool]]] = {}
         self._heavy: dict[int, trio.Lock] = {}
 
@@ -134,6 +141,12 @@ class Context:
                     self._seen.clear()
                 self._seen[account.uid] = trio.current_time(), account, seen
             return tuple(seen[path] for path in paths)
+
+    async def self_test(self, account: Account | None) -> Check:
+        """Whether the EICAR test file is found, in a file of the account, or by the engine alone."""
+        uid = account.uid if account is not None else _NOBODYS
+        async with one_at_a_time(self._testing, uid), self._tests:
+            return await self._self_test(account)
 
     def _lately_seen(self, account: Account) -> dict[bytes, bool]:
         when, whose, seen = self._seen.get(account.uid, (-math.inf, None, {}))

@@ -6,7 +6,7 @@ from clamscannerd.service.clamscanner import scan_status
 from clamscannerd.service.context import Context
 from clamscannerd.service.ignoring import Budget, as_found
 from clamscannerd.service.status import ignored_shown, shown
-from clamscannerd.state.store_history import AccountEntry
+from clamscannerd.state.store_history import AccountEntry, Became
 
 
 async def list_scans(context: Context, account: Account, limit: int, offset: int) -> dict[str, object]:
@@ -14,8 +14,12 @@ async def list_scans(context: Context, account: Account, limit: int, offset: int
     async with context.heavy(account.uid):
         scans = await context.store.history(account.uid, account.name, limit, offset)
         newest = await context.store.latest_scan(account.uid, account.name)
+        became = await context.store.became(scans)
         return {
-            "scans": [await _summary(context, account, scan, judged=scan.id == (newest or scan).id) for scan in scans]
+            "scans": [
+                await _summary(context, account, scan, became[scan.id], judged=scan.id == (newest or scan).id)
+                for scan in scans
+            ]
         }
 
 
@@ -30,8 +34,9 @@ async def get_scan(context: Context, account: Account, scan_id: int, limit: int,
         page = await store.scan_findings_page(scan.id, limit, offset)
         standing = [found for found in page if found.state is FindingState.STANDING]
         ignored = (await context.ignores.of(account, as_found(standing))).entries
+        became = (await store.became([scan]))[scan.id]
         return {
-            **await _summary(context, account, scan, judged=newest is not None and scan.id == newest.id),
+            **await _summary(context, account, scan, became, judged=newest is not None and scan.id == newest.id),
             "files": [
                 {
                     "file": shown(home, found.path),
@@ -48,19 +53,22 @@ async def get_scan(context: Context, account: Account, scan_id: int, limit: int,
         }
 
 
-async def _summary(context: Context, account: Account, scan: Scan, *, judged: bool) -> dict[str, object]:
+async def _summary(
+    context: Context, account: Account, scan: Scan, became: Became, *, judged: bool
+) -> dict[str, object]:
     """The fields of get_scan_status, and: when it ended (null until then), who asked, what became of what it found."""
     return {
-        **await scan_status(context, account, scan, judged=judged),
+        **await scan_status(context, account, scan, judged=judged, kept=became.kept),
         "time_ended": scan.ended_at,
         "asked_by": scan.asked_by,
-        "findings": await context.store.fates(scan.id),
+        "findings": became.states,
     }
 
 
 async def list_accounts(context: Context, limit: int, offset: int) -> dict[str, object]:
     """For administrators: each account of which a scan is known, with counts of its latest, and no file's name."""
     entries = await context.store.accounts(limit, offset)
+    became = await context.store.became([entry.scan for entry in entries])
     with_list, budget = await context.store.owners_of_ignores(), Budget()
 
     async def ignored(entry: AccountEntry) -> int | None:
@@ -85,6 +93,7 @@ async def list_accounts(context: Context, limit: int, offset: int) -> dict[str, 
                 "scanned_file_count": entry.scan.counts.scanned_files,
                 "infected_file_count": entry.scan.counts.infected_files,
                 "not_scanned": dict(entry.scan.counts.not_scanned),
+                "findings": became[entry.scan.id].states,
                 "engine": entry.scan.engine,
             }
             for entry in entries

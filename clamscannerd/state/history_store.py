@@ -3,15 +3,19 @@
 Apart only because store.py would be too long; what is said there holds here.
 """
 
+from collections.abc import Sequence
+
 from clamscannerd.model import Finding, Scan, Task
 from clamscannerd.state import store_history, store_views
 from clamscannerd.state.latest import Latest
 from clamscannerd.state.live import LISTED
 from clamscannerd.state.restore_store import RestoreStore
-from clamscannerd.state.store_history import AccountEntry
+from clamscannerd.state.store_history import AccountEntry, AccountUsage, Became, LastScans
 from clamscannerd.state.store_open import Database
 from clamscannerd.state.store_values import StoreLimits
 from clamscannerd.state.store_views import Found, Listed
+
+_ROWS_A_LOOK = 10_000  # findings; some 10 ms
 
 
 class HistoryStore(RestoreStore):
@@ -46,9 +50,22 @@ class HistoryStore(RestoreStore):
         """Newest first."""
         return await self._db.read(store_history.scans, uid, name, limit, offset)
 
-    async def fates(self, scan_id: int) -> dict[str, int]:
-        """State -> number of the scan's findings, as far as kept, that are in it now."""
-        return await self._db.read(store_history.fates, scan_id)
+    async def became(self, scans: Sequence[Scan]) -> dict[int, Became]:
+        """What became of what these scans found, by their ids.
+
+        In few looks where little was found, and in many where much was: all findings are gone over, and the readers of
+        all accounts stand in one line.
+        """
+        answer: dict[int, Became] = {}
+        ids: list[int] = []
+        rows = 0
+        for scan in scans:
+            ids.append(scan.id)
+            rows += scan.counts.infected_files
+            if rows >= _ROWS_A_LOOK or scan is scans[-1]:
+                answer.update(await self._db.read(store_history.became, ids))
+                ids, rows = [], 0
+        return answer
 
     async def scan_findings_page(self, scan_id: int, limit: int, offset: int) -> list[Finding]:
         """Whatever became of them, in the order found."""
@@ -57,3 +74,19 @@ class HistoryStore(RestoreStore):
     async def accounts(self, limit: int, offset: int) -> list[AccountEntry]:
         """Those of which a scan is known, by name."""
         return await self._db.read(store_history.accounts, limit, offset)
+
+    async def last_scans(self, uid: int | None, name: str) -> LastScans:
+        """The latest scan that was done, of one account or (`uid` None) of each, added up."""
+        return await self._db.read(store_history.last_scans, uid, name)
+
+    async def usages(self, least_bytes: int, least_items: int, limit: int) -> tuple[int, list[AccountUsage]]:
+        """Accounts with so much in the vault, or so many items: how many there are, and the fullest."""
+        return await self._db.read(store_history.usages, least_bytes, least_items, limit)
+
+    async def newest_moment(self) -> float:
+        """When something was asked for last, by the clock of then; 0.0: nothing yet."""
+        return await self._db.read(store_history.newest_moment)
+
+    async def last_account(self) -> tuple[int, str] | None:
+        """Whose scan was asked for last: uid and name."""
+        return await self._db.read(store_history.last_account)

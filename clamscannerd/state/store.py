@@ -95,7 +95,7 @@ class Store(IgnoreStore):
 
     async def verify(self) -> None:
         """Check every page, however large the file, while others go on. Raises StateError naming the file."""
-        await trio.to_thread.run_sync(verify, self._db.path)
+        await trio.to_thread.run_sync(verify, self._db.path, abandon_on_cancel=True)  # a stop does not wait for it
 
     @property
     def doubtful(self) -> bool:

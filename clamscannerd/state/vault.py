@@ -100,8 +100,15 @@ class Vault:
         self._limits = limits
 
     @property
-    def _caps(self) -> Caps:
+    def caps(self) -> Caps:
         return Caps(max_bytes=self._limits.max_bytes_per_account, max_items=self._limits.max_items_per_account)
+
+    async def room(self) -> tuple[float, float]:
+        """The share of its file system that is free, and the share below which nothing is kept. Raises StateError."""
+
+        with self._mapped("look at"):  # above it, as it is made when it is needed first
+            share = await trio.to_thread.run_sync(vault_files.free_share, self._directory.parent, 0)
+        return share, self._limits.min_free
 
     def keeps(self, action: Action) -> bool:
         """Whether a copy is made at all: `keep_deleted = 0` means that deleting keeps none."""
@@ -120,7 +127,7 @@ class Vault:
         self._receiving.add(file)
         try:
             await self._need_free(step.path, size)
-            reservation = await self._store.reserve_item(account, step, size, file, meta, self._caps, now)
+            reservation = await self._store.reserve_item(account, step, size, file, meta, self.caps, now)
             incoming = Incoming(self, step, size, reservation.item_id, file)
             try:
                 await self._make_way(step.path, reservation.evicted)
@@ -261,7 +268,7 @@ class Vault:
         expires_at = {action: self.expires_at(action, now) for action in Action}
         settled = [one.item.file for one in groups.kept]
         try:
-            turned = await self._store.turn_groups(account, groups, expires_at, self._caps, now)
+            turned = await self._store.turn_groups(account, groups, expires_at, self.caps, now)
         except StateError:
             self._receiving.difference_update(settled)  # kept or not is unknown: clean() decides by the row
             raise

@@ -43,6 +43,8 @@ from clamscannerd.worker.messages import (
 from clamscannerd.worker.rescan import rescan_file
 from clamscannerd.worker.restore import Restorer
 from clamscannerd.worker.restorewire import Restore, RestoreJob
+from clamscannerd.worker.selftest import self_test
+from clamscannerd.worker.testwire import SelfTest
 from clamscannerd.worker.userlog import UserLog
 
 PRELOAD: Final = ("encodings.unicode_escape",)
@@ -81,6 +83,8 @@ def _job(channel: Channel, home: bytes, uid: int, seals: dict[str, int]) -> None
     match command:
         case Probe():
             channel.send(Probed(exists=tuple(_is_directory(kernel, home_fd, path) for path in command.paths)))
+        case SelfTest() if len(fds) == 1:
+            channel.send(self_test(kernel, home_fd, command, fds[0]))
         case ScanJob():
             scan.scan(channel, kernel, home_fd, len(home), command, fds)
         case ActJob():

@@ -6,8 +6,9 @@ believes no more of a reply than that its form is lawful: everything else is the
 
 Which messages are legal when:
     worker  ->  Hello                                         first of all
-    daemon  ->  Probe | ScanJob | ActJob | RestoreJob         once
+    daemon  ->  Probe | SelfTest | ScanJob | ActJob | RestoreJob  once
     Probe:      -> Probed
+    SelfTest:   see testwire.py
     ScanJob:    daemon Recheck* Window Sessions NoSession Cancel; worker Progress Found Skipped Cleared NeedSession,
                 in the end Scanned
     ActJob:     daemon Act ActGroup Log Sync Sessions NoSession; worker for Act: (Content Chunk* ContentEnd <- Stored)*
@@ -28,6 +29,7 @@ from clamscannerd.errors import LocalProtocolError, RemoteProtocolError
 from clamscannerd.model import Action, Count, Counts, Identity, Int64, Outcome, Reason, RelPath, Sha256, is_beneath
 from clamscannerd.worker.mailwire import MailCommand, MailReply
 from clamscannerd.worker.restorewire import RestoreCommand, RestoreReply, Xattrs
+from clamscannerd.worker.testwire import SelfTest, SelfTested
 from clamscannerd.worker.wire import Message as Message
 
 MAX_MESSAGE_BYTES = 128 * 1024
@@ -166,7 +168,7 @@ class Sync(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=T
 Command = (
     Probe | ScanJob | Recheck | Window | Sessions | NoSession | Cancel
     | ActJob | Act | ActGroup | GroupStored | Stored | Log | Sync
-    | MailCommand | RestoreCommand
+    | MailCommand | RestoreCommand | SelfTest
 )  # fmt: skip
 
 
@@ -333,7 +335,7 @@ class Fault(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
 Reply = (
     Hello | Probed | Progress | Found | Skipped | Cleared | NeedSession | Scanned
     | Content | Chunk | ContentEnd | Acted | SmallFiles | GroupActed | LogFailed | Synced | Fault | MailReply
-    | RestoreReply
+    | RestoreReply | SelfTested
 )  # fmt: skip
 
 T = TypeVar("T")

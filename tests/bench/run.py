@@ -12,12 +12,13 @@ import time
 
 from tests.bench import common
 
-BENCHES = ("start", "idle", "spawn", "status_latency", "memory", "quarantine", "mailbox", "cold_scan")
+BENCHES = ("start", "idle", "spawn", "status_latency", "clients", "memory", "quarantine", "mailbox", "cold_scan")
 QUICK = {
     "start": ["--runs", "3"],
     "idle": ["--runs", "1", "--seconds", "20"],
     "spawn": ["--runs", "5"],
     "status_latency": ["--rounds", "1", "--files", "5000", "--seconds", "5"],
+    "clients": ["--runs", "5", "--blocks", "5", "--pairs", "1", "--files", "3000"],
     "memory": ["--mixed", "2000", "--files", "20000"],
     "quarantine": ["--pairs", "1", "--files", "500"],
     "mailbox": ["--pairs", "1", "--messages", "500", "--infected", "5"],

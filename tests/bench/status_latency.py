@@ -56,7 +56,7 @@ class _Again:
 
 
 @contextlib.contextmanager
-def _echo(directory: Path) -> Iterator[str]:
+def echo(directory: Path) -> Iterator[str]:
     path = str(directory / "echo")
     Path(path).unlink(missing_ok=True)
     process = subprocess.Popen([sys.executable, "-m", "tests.bench.echo", path])
@@ -70,13 +70,13 @@ def _echo(directory: Path) -> Iterator[str]:
 
 def _answers(path: str) -> bool:
     try:
-        _connected(path).close()
+        connected(path).close()
     except OSError:
         return False
     return True
 
 
-def _connected(path: str) -> socket.socket:
+def connected(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.connect(path)
@@ -108,12 +108,12 @@ def _round(kind: str, person: Person, seconds: float) -> list[Figures]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="csd-bench-", dir="/var/tmp")))
         directory.chmod(0o755)
         daemon = stack.enter_context(_running(directory, kind))
-        echo = stack.enter_context(_echo(directory))
+        echo_path = stack.enter_context(echo(directory))
         again = _Again(stack.enter_context(daemon.client(person.uid)))
         for count, period_s in _CLIENTS:
             with contextlib.ExitStack() as clients:
                 ours = [clients.enter_context(daemon.client(person.uid)).sock for _ in range(count)]
-                theirs = [clients.enter_context(_connected(echo)) for _ in range(count)]
+                theirs = [clients.enter_context(connected(echo_path)) for _ in range(count)]
                 sides = pollers.Side(ours, _STATUS, again), pollers.Side(theirs, _STATUS, lambda _: None)
                 status, echoed = pollers.poll(sides, period_s, seconds)
             values = (common.percentile(samples, share) for samples in (status, echoed) for share in (0.5, 0.99))

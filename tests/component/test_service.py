@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from clamscannerd.errors import Refused
-from clamscannerd.model import Account, Check, Counts, EngineInfo, Frozen, Identity, Scan, ScanState
+from clamscannerd.model import Account, Counts, EngineInfo, Frozen, Identity, Scan, ScanState
 from clamscannerd.service import clamscanner, quarantine, task
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.context import Context, Settings
@@ -62,7 +62,7 @@ async def _no_reload() -> list[str]:
     return []
 
 
-async def _no_health(_whose: object) -> list[Check]:
+async def _no_health(_whose: object) -> Any:
     raise AssertionError
 
 
@@ -79,6 +79,7 @@ class Place:
         self.context = Context(
             reload=_no_reload,
             health=_no_health,
+            self_test=_no_health,
             statistics=dict,
             store=store,
             vault=Vault(Path("/nonexistent"), store, NO_VAULT),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,4 +120,26 @@ def test_roots_report_has_counts_and_names_files_only_when_asked(daemon: Running
     (line,) = [line for line in counts.out.splitlines() if line.startswith(anna.name)]
     assert "1 infected stand" in line
     assert str(anna.home) not in counts.out
-    assert f"{anna.name}: {anna.home}/bad" in ctl(daemon, "report", "--details").out
+    assert re.search(
+        r", took \d+ s: 3 scanned, 1 not scanned \(1 not regular\); of those found: 1 standing; clamd ", line
+    )
+    assert counts.out.splitlines()[-1].startswith("1 account: 1 infected stand in 1 account; their latest scans: ")
+    details = ctl(daemon, "report", "--details").out
+    assert f"{anna.name}: {anna.home}/bad" in details
+    assert f"{anna.name}: {anna.home}/fifo: not scanned: not regular" in details
+
+
+def test_roots_report_for_programs_has_all_accounts_with_a_total(daemon: RunningDaemon, anna: AccountOnHost) -> None:
+    whole = json.loads(ctl(daemon, "report", "--details", "--format", "json").out)
+    (one,) = whole["accounts"]
+    assert one["findings"] == whole["total"]["findings"] == {"standing": 1}
+    assert [left["reason"] for left in one["not_scanned_files"]] == ["not_regular"]
+    assert (whole["total"]["standing"], whole["total"]["not_scanned"]) == (1, {"not_regular": 1})
+    lines = ctl(daemon, "report", "--format", "clamscan").out.splitlines()
+    assert {"Infected files: 1", "Scanned files: 3"} <= set(lines)
+    assert not any(line.startswith("/") for line in lines)
+
+
+def test_all_accounts_are_for_administrators(daemon: RunningDaemon, anna: AccountOnHost) -> None:
+    assert "for administrators" in ctl(daemon, "report", "--all", user=anna.name).err
+    assert ctl(daemon, "report", "--all", "3").code == 2

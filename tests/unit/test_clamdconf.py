@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clamscannerd.engine.clamdconf import HARD_MAX_FILE_BYTES, ClamdConf, blind, max_file_size, parse
+from clamscannerd.engine.clamdconf import HARD_MAX_FILE_BYTES, ClamdConf, blind, cure, max_file_size, parse
 from clamscannerd.errors import ConfigError
 
 DEBIAN = """\
@@ -28,6 +28,14 @@ MaxFiles 10000
 StreamMaxLength 25M
 Bytecode true
 """
+
+BLIND_ONES = (
+    "",
+    DEBIAN,
+    "MaxFileSize 30M\nMaxScanSize 0\n",
+    "MaxFileSize 0\nMaxScanSize 0\nHeuristicScanPrecedence yes\n",
+    "AlertExceedsMax yes\nAlertEncryptedDoc yes\nHeuristicAlerts no\nBytecode no\nScanPDF no\nScanMail no\n",
+)
 
 
 def test_an_empty_file_gives_the_defaults_of_clamd() -> None:
@@ -149,6 +157,25 @@ def test_an_engine_that_reports_all_is_not_blind() -> None:
 def test_each_blindness_has_its_sentence(line: str, sentence: str) -> None:
     rest = "AlertExceedsMax yes\nAlertEncrypted yes\nMaxFileSize 25M\nMaxScanSize 25M\n"
     assert blind(parse(f"{line}\n{rest}")) == (sentence,)
+
+
+@pytest.mark.parametrize("text", BLIND_ONES)
+def test_the_lines_that_cure_leave_nothing_to_be_blind_to(text: str) -> None:
+    before = parse(text)
+    assert blind(before)
+    lines = cure(before)
+    names = {line.split()[0] for line in lines}
+    kept = [line for line in text.splitlines() if line and line.split()[0] not in names]
+    assert blind(parse("\n".join([*kept, *lines]))) == ()
+
+
+def test_what_is_not_blind_needs_no_cure() -> None:
+    assert cure(parse("AlertExceedsMax yes\nAlertEncrypted yes\nMaxFileSize 25M\nMaxScanSize 25M\n")) == ()
+
+
+def test_shutdown_is_open_unless_it_is_said_otherwise() -> None:
+    assert parse("").enable_shutdown
+    assert not parse("EnableShutdownCommand no").enable_shutdown
 
 
 @given(st.text(max_size=200))

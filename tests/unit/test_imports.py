@@ -35,7 +35,8 @@ EDGES: dict[str, frozenset[str]] = {
     "rpc.described_ignore": BASE | {"service"},
     "service": BASE | {"globs", "state", "rpc.names", "rpc.table"},
     "state": BASE,
-    "pipeline": BASE | {"state", "engine", "worker.messages", "worker.mailwire", "worker.restorewire", "rpc.names"},
+    "pipeline": BASE
+    | {"state", "engine", "worker.messages", "worker.mailwire", "worker.restorewire", "worker.testwire", "rpc.names"},
     "engine": BASE,
     "worker": BASE | {"engine.clamproto", "rights"},
     "spawn": BASE | {"monitor", "orders", "rights"},
@@ -61,6 +62,7 @@ SANS_IO = (
     "worker.messages",
     "worker.mailwire",
     "worker.restorewire",
+    "worker.testwire",
     "worker.wire",
     "worker.mailheader",
     "worker.mbox",

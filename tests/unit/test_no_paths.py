@@ -71,6 +71,7 @@ ALLOWED: dict[str, str] = {
         engine/control.py fingerprint os.stat 1
         engine/control.py read_conf .read_text 1
         engine/control.py same_socket os.path.realpath 2
+        daemon_health.py _mode os.stat 1
         engine/control.py system_clamd_enabled .glob 1
         engine/control.py system_clamd_enabled os.path.isdir 1
         launch.py _prepare os.access 1
@@ -93,13 +94,14 @@ ALLOWED: dict[str, str] = {
         monitor.py _exec os.open 1
         monitor.py serve os.chdir 1
         pipeline/probe.py probe os.open 1
+        pipeline/selftest.py self_test os.open 1
         rights.py prove open 1
         service/accounts.py Passwd.now os.stat 1
     """,
     "the program that SETUP fixed, by its absolute path": """
         monitor.py _exec os.execve 1
     """,
-    "the interpreter and the packages that workers run, looked at once at the start": """
+    "the interpreter and the packages that workers run, looked at at the start and by Daemon.health": """
         launch_files.py shut_to_others os.path.realpath 1
         launch_files.py shut_to_others os.stat 2
     """,
@@ -197,10 +199,11 @@ ALLOWED: dict[str, str] = {
     "/proc/self/fd of the file that was just made, into a directory given by fd": """
         worker/beneath.py Kernel.give_name os.link 1
     """,
-    "not a path at all: a match, a probe": """
+    "not a path at all: a match, a probe, an account": """
         pipeline/disinfect.py DisinfectTurn._groups .group 1
         pipeline/group.py GroupRun.run .group 1
         service/clamscanner.py _present .exists 1
+        service/daemon.py _scanned_last .resolve 1
     """,
 }
 """Reason -> module, function, call, and how often it stands there."""
