@@ -54,6 +54,15 @@ def quoted(path: bytes) -> bytes:
     return b"/" + re.sub(rb"[*?\[\\]| \Z", rb"\\\g<0>", path)
 
 
+def fault(pattern: bytes) -> str:
+    """Why this is no pattern, as BadGlob says it; "": it is one."""
+    try:
+        Glob(pattern)
+    except BadGlob as error:
+        return str(error)
+    return ""
+
+
 def literal(pattern: bytes) -> bytes | None:
     """The path that this pattern, which is one, is for alone: what `quoted` quotes. None: it has wildcards."""
     if _LITERAL.fullmatch(pattern) is None or pattern.endswith(b"/"):

@@ -137,6 +137,13 @@ class Ignores:
         entries = self.in_effect(await self._store.ignores(account.uid, account.name))
         return await self._judge(entries, findings, budget or Budget())
 
+    async def by_path(self, account: Account, path: bytes) -> IgnoreEntry | None:
+        """The entry in effect whose glob covers this path, found infected or not."""
+        entries = self.in_effect(await self._store.ignores(account.uid, account.name))
+        paths = [entry for entry in entries if entry.kind is IgnoreKind.PATH]
+        found = FoundFile(id=0, path=path, signature="", sha256=_NO_SHA256, is_box=False)
+        return (await self._judge(paths, [found], Budget())).entries.get(0)
+
     async def count(self, account: Account, scan: Scan) -> int | None:
         """Of what a scan that ended has found, as far as kept, how many are ignored now. None: it took too long."""
         if not scan.counts.infected_files:

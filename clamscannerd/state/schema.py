@@ -12,7 +12,7 @@ Ids are AUTOINCREMENT where somebody else may remember them: never used twice, a
 APPLICATION_ID = 0x43534344
 """`CSCD`, in SQLite's header: a file without it is not ours and is not touched."""
 
-VERSION = 3
+VERSION = 5
 """PRAGMA user_version of what this program writes. Higher in the file: a newer program wrote it, we refuse."""
 
 SCHEMA = """
@@ -278,5 +278,11 @@ OWNERS_OF_FINDINGS = """
 ALTER TABLE finding ADD COLUMN owner INTEGER CHECK (owner >= 0);
 """
 
-MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, IGNORE_LIST, OWNERS_OF_FINDINGS)
+EXCLUDES = """
+-- What the configuration left out when the scan last began: patterns (globs.py) with NUL between them. Empty: nothing,
+-- or the scan has not begun.
+ALTER TABLE scan ADD COLUMN excludes BLOB NOT NULL DEFAULT x'';
+"""
+
+MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, IGNORE_LIST, OWNERS_OF_FINDINGS, EXCLUDES)
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""
