@@ -13,8 +13,7 @@ from typing import Literal
 import msgspec
 
 from clamscannerd.errors import InvalidParams
-from clamscannerd.globs import Globs
-from clamscannerd.model import Finding, FindingState, Reason, Scan, ScanState, is_beneath
+from clamscannerd.model import PATH_MAX_BYTES, Finding, FindingState, Reason, Scan, ScanState, is_beneath
 from clamscannerd.rpc.names import from_wire, to_wire
 from clamscannerd.service.accounts import Entry
 from clamscannerd.service.context import Context
@@ -93,7 +92,9 @@ async def explain(context: Context, entry: Entry, text: str, *, directory: bool)
     async with context.heavy(account.uid):
         known = await context.store.about(account.uid, account.name, path)
     types = [kind for kind in permitted(context.settings.scan_types, entry) if covers(kind.paths, path)]
-    excluded = None if path == b"." else Globs(context.settings.excludes).why(path, directory=directory)
+    excluded = await context.ignores.left_out(context.settings.excludes, path, directory=directory)
+    then = known.scan.excludes if known.scan is not None else ()
+    excluded_then = await context.ignores.left_out(then, path, directory=directory)
     finding = known.finding
     if finding is not None and finding.state is FindingState.STANDING:
         judged = (await context.ignores.of(account, as_found([finding]))).entries.get(finding.id)
@@ -107,7 +108,7 @@ async def explain(context: Context, entry: Entry, text: str, *, directory: bool)
         ignored=ignored_shown(judged).get("ignored"),  # type: ignore[arg-type]
         max_file_size=context.engine().max_file_size,
         finding=_finding(finding),
-        last_scan=_last(account.home, path, known),
+        last_scan=_last(account.home, known, excluded_then),
     )
 
 
@@ -121,6 +122,8 @@ def _beneath(home: bytes, text: str) -> bytes | None:
     if name in (home, b"", b"."):
         return b"."
     path = name.removeprefix(home + b"/")
+    if len(path) > PATH_MAX_BYTES:
+        raise InvalidParams(f"cannot explain the path: it has more than {PATH_MAX_BYTES} bytes")
     if not is_beneath(path.removeprefix(b"/")):
         raise InvalidParams('cannot explain the path: it has a NUL, an empty name, "." or ".." in it')
     return None if path.startswith(b"/") else path
@@ -151,11 +154,11 @@ def _finding(found: Finding | None) -> LastFinding | None:
     )
 
 
-def _last(home: bytes, path: bytes, known: Known) -> LastScan | None:
+def _last(home: bytes, known: Known, left_out: tuple[bytes, bytes] | None) -> LastScan | None:
     scan = known.scan
     if scan is None:
         return None
-    outcome, skipped = _outcome(path, known, scan)
+    outcome, skipped = _outcome(known, scan, left_out)
     return LastScan(
         scan_id=scan.id,
         scan_type=scan.scan_type,
@@ -167,12 +170,14 @@ def _last(home: bytes, path: bytes, known: Known) -> LastScan | None:
     )
 
 
-def _outcome(path: bytes, known: Known, scan: Scan) -> tuple[Outcome, tuple[bytes, Reason] | None]:
+def _outcome(
+    known: Known, scan: Scan, left_out: tuple[bytes, bytes] | None
+) -> tuple[Outcome, tuple[bytes, Reason] | None]:
     if known.finding is not None and known.finding.scan_id == scan.id:
         return "infected", None
     if known.skipped is not None:
         return "not_scanned", known.skipped
-    if path != b"." and (left_out := Globs(scan.excludes).why(path, directory=False)):
+    if left_out is not None:
         return "not_scanned", (left_out[1], Reason.EXCLUDED)
     if scan.state is ScanState.DONE and known.whole:
         return "nothing_found", None
