@@ -4,7 +4,7 @@ Read by [as started] before rights are given up and by [daemon] on reload; hande
 the code that uses them. Main file first, then conf.d/*.toml beside it in name order: tables merge, values replace.
 An unknown key or a wrong value is a ConfigError that names file, key and what was expected.
 
-Values with units are written as text ("90d", "1G", "5%") and are held as numbers: seconds, bytes, a share of 1.
+Values with units (config_units.py) are held as numbers: seconds, bytes, a share of 1.
 """
 
 import math
@@ -17,14 +17,12 @@ from typing import Literal
 
 import msgspec
 
+from clamscannerd import globs
+from clamscannerd.config_units import Duration, Share, Size, units
 from clamscannerd.errors import ConfigError
 from clamscannerd.model import PATH_MAX_BYTES
 
 SYSTEM_FILE = Path("/etc/clamscannerd/clamscannerd.toml")
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
 
 _LONGEST_S = 36_500 * 86_400
 """A hundred years: beyond some thousands there is no date any more."""
@@ -37,6 +35,9 @@ _MOST_IGNORED = 1_000
 
 _MOST_CPU_S = 86_400 * 365
 """A limit of the kernel's, in whole seconds; a year of it is none."""
+
+_EXCLUDE_MAX_BYTES = 16 << 10
+"""Of all patterns: they go to each worker in one message, and are kept with each scan."""
 
 _SOCKET_PATH_MAX = 107
 """sockaddr_un without its final NUL."""
@@ -51,18 +52,6 @@ _WAITS = frozenset(
 _PLACES = frozenset(
     {"server.socket", "state.directory", "engine.clamd_conf", "engine.clamd", "engine.database", "engine.temporary"}
 )
-
-
-class Duration(float):
-    """Seconds. In the file a number of seconds or text like "90s", "15m", "12h", "7d", "2w"."""
-
-
-class Size(int):
-    """Bytes. In the file a number or text like "512K", "25M", "1G"."""
-
-
-class Share(float):
-    """A part of one, 0.0 to 1.0. In the file text like "5%"."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,6 +116,7 @@ class Scans(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     job_cpu_s: float = 3_600.0  # of one worker: a million files take it two minutes
     nice: int = 10  # of workers
     io_class: Literal["best-effort", "idle"] = "best-effort"  # idle: only while nobody else reads; may starve
+    exclude: tuple[str, ...] = ()  # patterns as in .gitignore, relative to each home
     retries: int = 2  # workers that die under a job, before the job fails
 
 
@@ -191,7 +181,7 @@ def load(path: Path | None, *, system: bool) -> Config:
     for file in files:
         _merge(merged, _read(file), origin, file, "$")
     try:
-        config = msgspec.convert(merged, Config, dec_hook=_units, str_keys=True)
+        config = msgspec.convert(merged, Config, dec_hook=units, str_keys=True)
     except msgspec.ValidationError as error:
         raise _explain(error, origin, main) from None
     _check(config, origin, main)
@@ -266,19 +256,6 @@ def _merge(into: dict[str, object], new: Mapping[str, object], origin: dict[str,
             into[key] = value
 
 
-def _units(kind: type, value: object) -> object:
-    """msgspec's hook for Duration, Size and Share."""
-    text = str(value).strip()
-    if kind is Duration and (m := re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text)):
-        return Duration(float(m[1]) * _SECONDS[m[2] or "s"])
-    if kind is Size and (m := re.fullmatch(r"(\d+)([KMGT]?)", text)):
-        return Size(int(m[1]) * _BYTES[m[2]])
-    if kind is Share and (m := re.fullmatch(r"(\d+(?:\.\d+)?)%", text)) and float(m[1]) <= 100:
-        return Share(float(m[1]) / 100)
-    expected = {Duration: 'a time like "7d"', Size: 'a size like "25M"', Share: 'a percentage like "5%"'}
-    raise ValueError(f"Expected {expected.get(kind, kind.__name__)}, got {value!r}")
-
-
 def _explain(error: msgspec.ValidationError, origin: Mapping[str, Path], main: Path) -> ConfigError:
     """msgspec's `<what> - at `$.table.key`` as a sentence with file and key."""
     what, _, where = str(error).partition(" - at ")
@@ -349,6 +326,11 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
     need(0 <= config.engine.nice <= 19, "engine.nice", "0 to 19")
     need(config.engine.max_threads >= 1, "engine.max_threads", "at least 1")
     need(0 < config.engine.max_file_size <= 2 << 30, "engine.max_file_size", "at most 2G, clamd's own bound")
+    for pattern in config.scans.exclude:
+        fault = globs.fault(os.fsencode(pattern))
+        need(not fault, "scans.exclude", f"patterns as in .gitignore, not one {fault}, got {pattern!r}")
+    total = sum(len(os.fsencode(pattern)) + 1 for pattern in config.scans.exclude)
+    need(total <= _EXCLUDE_MAX_BYTES, "scans.exclude", f"at most {_EXCLUDE_MAX_BYTES} bytes of patterns")
     most = config.ignore.max_entries_per_account
     need(most <= _MOST_IGNORED, "ignore.max_entries_per_account", f"at most {_MOST_IGNORED}")
     sockets = config.engine.sockets

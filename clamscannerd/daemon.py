@@ -140,6 +140,7 @@ class _Daemon:
         self._system = system
         self._path = path
         self._state = Path(config.state.directory)
+        self._own = () if system else daemon_upkeep.own_state(self._state)
         self._end = trio.Event()
         self._reloading = trio.Lock()
         self.exit_code = 0
@@ -225,7 +226,7 @@ class _Daemon:
             accounts=self._accounts,
             engine=engines.state,
             probe=look,
-            settings=values.settings(config),
+            settings=values.settings(config, self._own),
             reload=self._reload,
             health=Health(engines, self._accounts, kept, lambda: self._status.troubles()).checks,
             self_test=tester(spawner, engines, self._runner.outdated),
@@ -351,7 +352,7 @@ class _Daemon:
         self._engines.reload(values.engine_settings(new, None if self._engine_is_unit else self._started_with))
         self._server.limits = values.server_limits(new)
         self._admins.names = new.server.admins
-        self._context.settings = values.settings(new)
+        self._context.settings = values.settings(new, self._own)
         self._runner.slots = values.slots(new)
         self._scans.limits = self._scan_limits()
         self._tasks.limits = values.task_limits(new)
@@ -391,5 +392,5 @@ class _Daemon:
             file_cpu_s=config.scans.file_cpu_s,
             retries=config.scans.retries,
             max_skipped=config.state.max_not_scanned_per_scan,
-            excludes=() if self._system else daemon_upkeep.own_state(self._state),
+            excludes=values.excludes(config, self._own),
         )

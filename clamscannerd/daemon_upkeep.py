@@ -89,4 +89,4 @@ def own_state(directory: Path) -> tuple[bytes, ...]:
     except KeyError:  # nor will it be an account
         return ()
     state = Path(os.path.realpath(directory))
-    return (os.fsencode(state.relative_to(home)),) if state.is_relative_to(home) else ()
+    return (os.fsencode(state.relative_to(home)),) if Path(home) in state.parents else ()

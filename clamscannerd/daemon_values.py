@@ -1,11 +1,13 @@
 """Config -> the plain values that each part of [daemon] is built with, or given anew by a reload. Pure."""
 
 import os
+from collections.abc import Sequence
 
 import msgspec
 
 from clamscannerd.config import Config
 from clamscannerd.engine.sessions import EngineSettings
+from clamscannerd.globs import quoted
 from clamscannerd.model import IgnoreKind
 from clamscannerd.pipeline.tasks import TaskLimits
 from clamscannerd.rpc.server import ServerLimits
@@ -66,7 +68,8 @@ def slots(config: Config) -> Slots:
     return Slots(scans=config.scans.max_active, tasks=config.tasks.max_active)
 
 
-def settings(config: Config) -> Settings:
+def settings(config: Config, own: Sequence[bytes]) -> Settings:
+    """`own`: as of excludes()."""
     types = {
         name: ScanType(
             id=name,
@@ -85,7 +88,14 @@ def settings(config: Config) -> Settings:
         min_free_bytes=config.state.min_free,
         ignore_kinds=frozenset(IgnoreKind(kind) for kind in ((*IgnoreKind,) if allowed is True else allowed or ())),
         max_ignore_entries=config.ignore.max_entries_per_account,
+        excludes=excludes(config, own),
     )
+
+
+def excludes(config: Config, own: Sequence[bytes]) -> tuple[bytes, ...]:
+    """The patterns of what scans leave out. `own`: directories of ours beneath the home; last, so that none takes them
+    back."""
+    return (*(os.fsencode(one) for one in config.scans.exclude), *(quoted(path) + b"/" for path in own))
 
 
 def engine_settings(config: Config, started_with: Config | None = None) -> EngineSettings:

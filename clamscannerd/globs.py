@@ -54,6 +54,15 @@ def quoted(path: bytes) -> bytes:
     return b"/" + re.sub(rb"[*?\[\\]| \Z", rb"\\\g<0>", path)
 
 
+def fault(pattern: bytes) -> str:
+    """Why this is no pattern, as BadGlob says it; "": it is one."""
+    try:
+        Glob(pattern)
+    except BadGlob as error:
+        return str(error)
+    return ""
+
+
 def literal(pattern: bytes) -> bytes | None:
     """The path that this pattern, which is one, is for alone: what `quoted` quotes. None: it has wildcards."""
     if _LITERAL.fullmatch(pattern) is None or pattern.endswith(b"/"):
@@ -62,23 +71,24 @@ def literal(pattern: bytes) -> bytes | None:
 
 
 class Glob:
-    """One pattern. `negated` and `directories`: it began with `!`, it ended with `/`. Raises BadGlob."""
+    """One pattern. `negated` and `directories`: it began with `!`, it ended with `/`; `floating`: it is for a name
+    anywhere. `expression`: the regular one, of the whole path or, floating, of the name. Raises BadGlob."""
 
-    __slots__ = ("_rest", "directories", "negated", "pattern")
+    __slots__ = ("directories", "expression", "floating", "negated", "pattern")
 
     def __init__(self, pattern: bytes) -> None:
         self.pattern = pattern
         self.negated = pattern.startswith(b"!")
-        self.directories, self._rest = _translated(pattern)
+        self.directories, self.floating, self.expression = _translated(pattern)
 
-    def expression(self) -> bytes:
-        """The regular expression for the whole of a path, from the home on."""
-        return self._rest
+    def covers(self) -> bytes:
+        """The expression of a file's path that fits, or is beneath what fits."""
+        anywhere = rb"(?:[^/]++/)*?" if self.floating else b""
+        return anywhere + self.expression + (rb"/.+" if self.directories else rb"(?:/.+)?")
 
     def covering(self) -> "re.Pattern[bytes]":
-        """For fullmatch: files that fit, and all that is beneath what fits."""
-        beneath = rb"/.+" if self.directories else rb"(?:/.+)?"
-        return re.compile(self._rest + beneath, re.DOTALL)
+        """The same, for fullmatch."""
+        return re.compile(self.covers(), re.DOTALL)
 
 
 class Globs:
@@ -90,6 +100,7 @@ class Globs:
 
     def __init__(self, patterns: Iterable[bytes]) -> None:
         globs = [Glob(pattern) for pattern in patterns]
+        self._covering = _any_of(one.covers() for one in globs if not one.negated)
         self._files = _Last([one for one in globs if not one.directories])
         self._directories = _Last(globs)
 
@@ -100,6 +111,9 @@ class Globs:
 
     def why(self, path: bytes, *, directory: bool) -> tuple[bytes, bytes] | None:
         """The pattern by which it is left out, and what of the path fits it: itself, or a directory above."""
+        below = path + b"/." if directory else path
+        if self._covering.fullmatch(below) is None:  # most paths: else each directory above is a question of its own
+            return None
         for cut in [*(i for i, byte in enumerate(path) if byte == ord("/")), len(path)]:
             last = (self._directories if directory or cut < len(path) else self._files).fitting(path[:cut])
             if last is not None and not last.negated:
@@ -111,17 +125,23 @@ class _Last:
     """The last that fits. All together are asked first: most entries fit none."""
 
     def __init__(self, globs: Sequence[Glob]) -> None:
-        self._any = re.compile(rb"|".join(b"(?:%s)" % one.expression() for one in globs) or rb"(?!)", re.DOTALL)
-        self._each = [(one, re.compile(one.expression(), re.DOTALL)) for one in reversed(globs)]
+        self._names = _any_of(one.expression for one in globs if one.floating)
+        self._paths = _any_of(one.expression for one in globs if not one.floating)
+        self._each = [(one, re.compile(one.expression, re.DOTALL)) for one in reversed(globs)]
 
     def fitting(self, path: bytes) -> Glob | None:
-        if self._any.fullmatch(path) is None:
+        name = path[path.rfind(b"/") + 1 :]
+        if self._names.fullmatch(name) is None and self._paths.fullmatch(path) is None:
             return None
-        return next((one for one, compiled in self._each if compiled.fullmatch(path)), None)
+        return next((one for one, made in self._each if made.fullmatch(name if one.floating else path)), None)
 
 
-def _translated(pattern: bytes) -> tuple[bool, bytes]:
-    """Whether it is for directories alone, and the expression."""
+def _any_of(expressions: Iterable[bytes]) -> "re.Pattern[bytes]":
+    return re.compile(b"|".join(b"(?:%s)" % one for one in expressions) or rb"(?!)", re.DOTALL)
+
+
+def _translated(pattern: bytes) -> tuple[bool, bool, bytes]:
+    """Whether it is for directories alone, whether it is for a name anywhere, and the expression."""
     if len(pattern) > (_LITERAL_MAX_BYTES if _LITERAL.fullmatch(pattern) else MAX_BYTES):
         raise BadGlob(f"of more than {MAX_BYTES:,} bytes")
     if b"\0" in pattern:
@@ -139,8 +159,8 @@ def _translated(pattern: bytes) -> tuple[bool, bytes]:
     if {b"", b".", b".."} & set(names):
         raise BadGlob('with an empty name, "." or ".." in it, which no path beneath the home has')
     if b"/" not in rest:
-        return directories, rb"(?:[^/]++/)*?" + _name(rest)
-    return directories, _path(names)
+        return directories, True, _name(rest)
+    return directories, False, _path(names)
 
 
 def _path(names: Sequence[bytes]) -> bytes:

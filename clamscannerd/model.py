@@ -237,6 +237,7 @@ class Scan(Frozen, frozen=True, kw_only=True):
     counts: Counts
     engine: EngineInfo
     message: str
+    excludes: tuple[bytes, ...] = ()
 
 
 class Finding(Frozen, frozen=True, kw_only=True):

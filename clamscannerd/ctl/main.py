@@ -13,6 +13,7 @@ import sys
 import click
 
 from clamscannerd.ctl import doctor as _doctor  # noqa: F401  registers its command
+from clamscannerd.ctl import explain as _explain  # noqa: F401  likewise
 from clamscannerd.ctl import health as _health  # noqa: F401  likewise
 from clamscannerd.ctl import history as _history  # noqa: F401  likewise
 from clamscannerd.ctl import ignore as _ignore  # noqa: F401  likewise

@@ -147,6 +147,8 @@ def status_lines(status: Json) -> list[str]:
     if now == "running" and not status["scan_complete"]:
         lines += _motion(status)
     lines.append(f"  result:     {result(status)}")
+    if left_out := status.get("excludes"):
+        lines.append(f"  left out:   {', '.join(safe(str(pattern)) for pattern in left_out)}")
     return lines + _engine(status.get("engine") or {})
 
 

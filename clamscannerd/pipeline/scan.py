@@ -63,7 +63,7 @@ class ScanLimits(Frozen, frozen=True, kw_only=True):
     retries: int
     max_skipped: int
     file_cpu_s: float = math.inf
-    excludes: tuple[bytes, ...] = ()  # relative to the home; a user's own daemon leaves out its state
+    excludes: tuple[bytes, ...] = ()  # patterns (globs.py)
 
 
 class ScanJobs:
@@ -158,7 +158,8 @@ class _Attempt:
         with session:
             # The worker first: without one nothing was begun, and so nothing is interrupted.
             async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.silence_s) as link:
-                scan = await self._store.begin_scan(self._live.scan.id, engine.info, time.time())
+                excludes = jobs.limits.excludes
+                scan = await self._store.begin_scan(self._live.scan.id, engine.info, time.time(), excludes)
                 self._live.begun = True
                 earlier = [f.path for f in await self._store.scan_findings(scan.id) if f.state is FindingState.STANDING]
                 self._live.restart(scan, earlier)
@@ -185,7 +186,7 @@ class _Attempt:
         jobs = self._jobs
         return ScanJob(
             roots=self._live.scan.paths,
-            excludes=jobs.limits.excludes,
+            excludes=self._live.scan.excludes,
             window=jobs.shares.share(),
             max_file_size=engine.max_file_size,
             clean_allowed=engine.signatures,

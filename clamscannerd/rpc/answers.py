@@ -53,6 +53,7 @@ class ScanStatus(msgspec.Struct):
     ignored_file_count: Annotated[int | None, Meta(description="Of them; null: not known before its end.")]
     total_file_size: int
     not_scanned: Annotated[dict[Reason, int], Meta(description="Neither clean nor infected: count by reason.")]
+    excludes: Annotated[list[str], Meta(description="What the configuration leaves out; empty until it begins.")]
     cached_file_count: int
     files_per_second: float
     eta_seconds: int | None
@@ -165,6 +166,7 @@ class ScanShown(msgspec.Struct):
     ignored_file_count: Annotated[int | None, Meta(description="Of them; null: not the latest, or before its end.")]
     total_file_size: int
     not_scanned: dict[Reason, int]
+    excludes: list[str]
     cached_file_count: int
     files_per_second: float
     eta_seconds: int | None

@@ -1,9 +1,9 @@
-"""What rpc.discover says of ignore lists. Data; [daemon]. As described.py, which has the rest."""
+"""What rpc.discover says of ignore lists and of single paths. Data; [daemon]. As described.py, which has the rest."""
 
 from collections.abc import Mapping
 
 from clamscannerd.rpc.describing import Described, Example
-from clamscannerd.service import ignore
+from clamscannerd.service import explain, ignore
 
 _ENTRY = {
     "id": 3,
@@ -17,6 +17,38 @@ _ENTRY = {
 }
 
 IGNORE: Mapping[str, Described] = {
+    "Scan.explain": Described(
+        summary="Why a path is scanned or not, and what was last said of it: without a look at the path itself.",
+        answer=explain.Explained,
+        params={
+            "path": "Absolute or relative to the home, in wire form.",
+            "directory": "Whether it is one: some patterns of scans.exclude are for directories alone.",
+        },
+        examples=(
+            Example(
+                name="a file",
+                params={"path": "/home/anna/film.iso"},
+                answer={
+                    "file": "/home/anna/film.iso",
+                    "in_home": True,
+                    "scan_types": [{"id": "home", "message": "Scan Entire Home Directory"}],
+                    "excluded": {"pattern": "*.iso", "file": "/home/anna/film.iso"},
+                    "ignored": None,
+                    "max_file_size": 104857600,
+                    "finding": None,
+                    "last_scan": {
+                        "scan_id": 12,
+                        "scan_type": "home",
+                        "state": "done",
+                        "time_started": 1769860800.1,
+                        "time_ended": 1769860806.2,
+                        "outcome": "not_scanned",
+                        "not_scanned": {"file": "/home/anna/film.iso", "reason": "excluded"},
+                    },
+                },
+            ),
+        ),
+    ),
     "Ignore.add": Described(
         summary="Has findings listed as ignored from now on: by a glob over paths, a signature, or a SHA-256.",
         answer=ignore.Entry,

@@ -28,6 +28,7 @@ STATUS = {
     "ignored_file_count": 0,
     "total_file_size": 1929379840,
     "not_scanned": {"too_big": 9, "encrypted": 5},
+    "excludes": [],
     "cached_file_count": 0,
     "files_per_second": 813.4,
     "eta_seconds": 0,

@@ -14,7 +14,7 @@ from clamscannerd.model import Account, IgnoreKind
 from clamscannerd.rpc.access import Rule
 from clamscannerd.rpc.discover import document
 from clamscannerd.rpc.table import Call, Method, Methods, table
-from clamscannerd.service import clamscanner, daemon, history, ignore, quarantine, scan, task
+from clamscannerd.service import clamscanner, daemon, explain, history, ignore, quarantine, scan, task
 from clamscannerd.service import metrics as counted
 from clamscannerd.service.context import Context
 from clamscannerd.service.listening import KINDS, Kind, Listeners
@@ -75,6 +75,11 @@ class GetScan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     scan_id: Id
     limit: Limit = 1_000
     offset: Offset = 0
+
+
+class ExplainPath(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    path: Annotated[str, Meta(max_length=32_768)]
+    directory: bool = False
 
 
 class ListAccounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -189,7 +194,7 @@ def _six(context: Context) -> list[Method]:
 
 
 def _history(context: Context) -> list[Method]:
-    """Scan.list, Scan.get, Account.*"""
+    """Scan.list, Scan.get, Scan.explain, Account.*"""
 
     async def remembered(call: Call) -> Account:
         return (await context.remembered(call.peer.uid, call.user)).account
@@ -200,6 +205,10 @@ def _history(context: Context) -> list[Method]:
     async def get_scan(call: Call, params: GetScan) -> object:
         return await history.get_scan(context, await remembered(call), params.scan_id, params.limit, params.offset)
 
+    async def explain_path(call: Call, params: ExplainPath) -> object:
+        entry = await context.remembered(call.peer.uid, call.user)
+        return await explain.explain(context, entry, params.path, directory=params.directory)
+
     async def list_accounts(_call: Call, params: ListAccounts) -> object:
         return await history.list_accounts(context, params.limit, params.offset)
 
@@ -207,6 +216,7 @@ def _history(context: Context) -> list[Method]:
     return [
         Method(name="Scan.list", params=ListScans, rule=own, handler=list_scans),
         Method(name="Scan.get", params=GetScan, rule=own, handler=get_scan),
+        Method(name="Scan.explain", params=ExplainPath, rule=own, handler=explain_path),
         Method(name="Account.list", params=ListAccounts, rule=Rule.ADMIN, handler=list_accounts),
     ]
 

@@ -38,6 +38,8 @@ class EngineState(Protocol):
     @property
     def signatures(self) -> bool: ...
     @property
+    def max_file_size(self) -> int: ...
+    @property
     def info(self) -> EngineInfo: ...
 
 
@@ -55,6 +57,7 @@ class Settings(Frozen, frozen=True, kw_only=True):
     min_free_bytes: int
     ignore_kinds: frozenset[IgnoreKind] = frozenset(IgnoreKind)
     max_ignore_entries: int = 100
+    excludes: tuple[bytes, ...] = ()
 
 
 class Context:

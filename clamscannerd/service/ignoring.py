@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 import trio
 
-from clamscannerd.globs import Glob, literal
+from clamscannerd.globs import Glob, Globs, literal
 from clamscannerd.model import Account, Finding, IgnoreEntry, IgnoreKind, Scan
 from clamscannerd.state.store import Store
 from clamscannerd.state.store_values import FoundFile
@@ -136,6 +136,23 @@ class Ignores:
             return Judged({})
         entries = self.in_effect(await self._store.ignores(account.uid, account.name))
         return await self._judge(entries, findings, budget or Budget())
+
+    async def by_path(self, account: Account, path: bytes) -> IgnoreEntry | None:
+        """The entry in effect whose glob covers this path, found infected or not."""
+        entries = self.in_effect(await self._store.ignores(account.uid, account.name))
+        paths = [entry for entry in entries if entry.kind is IgnoreKind.PATH]
+        found = FoundFile(id=0, path=path, signature="", sha256=_NO_SHA256, is_box=False)
+        return (await self._judge(paths, [found], Budget())).entries.get(0)
+
+    async def left_out(self, patterns: Sequence[bytes], path: bytes, *, directory: bool) -> tuple[bytes, bytes] | None:
+        """As Globs.why, of which somebody's path of 2,000 directories makes work."""
+
+        def work() -> tuple[bytes, bytes] | None:
+            return Globs(patterns).why(path, directory=directory)
+
+        if not patterns or path == b".":
+            return None
+        return await trio.to_thread.run_sync(work, limiter=self._threads)
 
     async def count(self, account: Account, scan: Scan) -> int | None:
         """Of what a scan that ended has found, as far as kept, how many are ignored now. None: it took too long."""

@@ -91,6 +91,7 @@ def status_of(
         "infected_file_count": max(counts.infected_files, kept),  # a scan that starts over counts again from 0
         "total_file_size": counts.total_bytes,
         "not_scanned": dict(counts.not_scanned),
+        "excludes": [to_wire(pattern) for pattern in scan.excludes],
         "cached_file_count": counts.cached_files,
         "files_per_second": round(files_per_second, 1),
         "eta_seconds": eta_seconds,

@@ -275,7 +275,13 @@ OWNERS_OF_FINDINGS = """
 ALTER TABLE finding ADD COLUMN owner INTEGER CHECK (owner >= 0);
 """
 
-MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, IGNORE_LIST, OWNERS_OF_FINDINGS)
+EXCLUDES = """
+-- What the configuration left out when the scan last began: patterns (globs.py) with NUL between them. Empty: nothing,
+-- or the scan has not begun.
+ALTER TABLE scan ADD COLUMN excludes BLOB NOT NULL DEFAULT x'';
+"""
+
+MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, IGNORE_LIST, OWNERS_OF_FINDINGS, EXCLUDES)
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""
 
 VERSION = len(MIGRATIONS)

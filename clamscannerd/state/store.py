@@ -146,9 +146,10 @@ class Store(IgnoreStore):
         """Newest first."""
         return await self._db.read(store_scans.listed, uid, name, limit)
 
-    async def begin_scan(self, scan_id: int, engine: EngineInfo, now: float) -> Scan:
-        """queued -> running. Keeps the first start's time; the list of paths not scanned starts over."""
-        return await self._db.write(store_scans.begin, scan_id, engine, now)
+    async def begin_scan(self, scan_id: int, engine: EngineInfo, now: float, excludes: Sequence[bytes] = ()) -> Scan:
+        """queued -> running. Keeps the first start's time; the list of paths not scanned starts over. `excludes`: the
+        patterns of what is left out."""
+        return await self._db.write(store_scans.begin, scan_id, engine, now, excludes)
 
     async def save_progress(self, scan_id: int, counts: Counts, engine: EngineInfo) -> None:
         await self._db.write(store_scans.save_progress, scan_id, counts, engine)

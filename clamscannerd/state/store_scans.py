@@ -2,14 +2,15 @@
 
 How an old finding leaves the list: acted on; looked at again when its scan is resumed (clear_findings); found again
 by a later scan, whose row then stands instead; or covered by a later scan that was done and did not find it. The last
-needs proof: a path that the later scan could not scan still stands, and where that scan found or failed to scan more
-than the lists hold nothing is concluded at all. How one comes back by force: store_relist.
+needs proof: a path that the later scan left out or could not scan still stands, and where that scan found or failed to
+scan more than the lists hold nothing is concluded at all. How one comes back by force: store_relist.
 """
 
 import sqlite3
 from collections.abc import Sequence
 
 from clamscannerd.errors import LocalProtocolError
+from clamscannerd.globs import Globs
 from clamscannerd.model import Account, Counts, EngineInfo, Finding, FindingState, Reason, Scan, ScanState
 from clamscannerd.state.store_rows import (
     SIGNATURE_MAX_CHARS,
@@ -29,6 +30,8 @@ from clamscannerd.state.tasks import advance
 MAX_PATH_BYTES = 16 << 20
 """Of all paths kept in one scan: 100,000 of the usual length. The longest would take 400 MB wherever the list is in
 memory, and that several times over."""
+
+_KNOWN_WITHOUT_PATH = (Reason.VANISHED, Reason.EXCLUDED)
 
 _SCAN = "SELECT s.*, a.uid, a.name FROM scan s JOIN account a ON a.id = s.account"
 
@@ -85,13 +88,14 @@ def listed(c: sqlite3.Connection, uid: int, name: str, limit: int) -> list[Scan]
     return [scan_of(row) for row in rows]
 
 
-def begin(c: sqlite3.Connection, scan_id: int, engine: EngineInfo, now: float) -> Scan:
+def begin(c: sqlite3.Connection, scan_id: int, engine: EngineInfo, now: float, excludes: Sequence[bytes]) -> Scan:
     """queued -> running. What an interrupted run did not scan is looked at again, so that list starts over."""
     _move(c, scan_id, ScanState.RUNNING)
     c.execute("DELETE FROM not_scanned WHERE scan = ?", (scan_id,))
     c.execute(
-        "UPDATE scan SET state = 'running', started_at = coalesce(started_at, ?), engine = ? WHERE id = ?",
-        (now, to_json(engine), scan_id),
+        "UPDATE scan SET state = 'running', started_at = coalesce(started_at, ?), engine = ?, excludes = ?"
+        " WHERE id = ?",
+        (now, to_json(engine), b"\0".join(excludes), scan_id),
     )
     return scan_of(_row(c, scan_id))
 
@@ -127,14 +131,14 @@ def end(c: sqlite3.Connection, scan_id: int, state: ScanState, counts: Counts, m
         "UPDATE scan SET state = ?, ended_at = ?, message = ? WHERE id = ?", (state, now, clipped(message), scan_id)
     )
     _save_counts(c, scan_id, counts)
-    if state is ScanState.DONE and _lists_are_whole(c, scan_id, counts):
+    if state is ScanState.DONE and lists_are_whole(c, scan_id, counts):
         _clear_what_was_looked_at(c, scan_id, row)
     return scan_of(_row(c, scan_id))
 
 
 def _clear_what_was_looked_at(c: sqlite3.Connection, scan_id: int, row: sqlite3.Row) -> None:
-    """Older findings that this scan covered and did not find again. Not those that it could not look at: unreadable,
-    or beneath a directory that was (or that was not at its place just then)."""
+    """Older findings that this scan covered and did not find again. Not those that it could not look at: excluded,
+    unreadable, or beneath a directory that was (or that was not at its place just then)."""
     skipped = c.execute("SELECT path, reason FROM not_scanned WHERE scan = ?", (scan_id,)).fetchall()
     unseen = {skip["path"] for skip in skipped if skip["reason"] != Reason.VANISHED}
     shut = {skip["path"] for skip in skipped}
@@ -143,10 +147,15 @@ def _clear_what_was_looked_at(c: sqlite3.Connection, scan_id: int, row: sqlite3.
         " WHERE account = ? AND scan < ? AND state = 'standing' AND covers(?, path)",
         (row["account"], scan_id, row["paths"]),
     ).fetchall()
-    c.executemany(
-        "UPDATE finding SET state = 'cleared' WHERE id = ?",
-        [(one["id"],) for one in older if one["path"] not in unseen and not _beneath(one["path"], shut)],
-    )
+    excludes = Globs(row["excludes"].split(b"\0") if row["excludes"] else ())
+    seen = [
+        (one["id"],)
+        for one in older
+        if one["path"] not in unseen
+        and not _beneath(one["path"], shut)
+        and not excludes.why(one["path"], directory=False)
+    ]
+    c.executemany("UPDATE finding SET state = 'cleared' WHERE id = ?", seen)
 
 
 def _beneath(path: bytes, directories: set[bytes]) -> bool:
@@ -157,13 +166,14 @@ def _beneath(path: bytes, directories: set[bytes]) -> bool:
     return b"." in directories  # the home itself
 
 
-def _lists_are_whole(c: sqlite3.Connection, scan_id: int, counts: Counts) -> bool:
-    """What vanished meanwhile is counted without its path, and a finding among it is no reason to let it stand."""
+def lists_are_whole(c: sqlite3.Connection, scan_id: int, counts: Counts) -> bool:
+    """What vanished meanwhile is counted without its path, and a finding among it is no reason to let it stand. What is
+    excluded the patterns say."""
     found = c.execute("SELECT count(*) FROM finding WHERE scan = ?", (scan_id,)).fetchone()[0]
     unscanned = c.execute(
-        "SELECT count(*) FROM not_scanned WHERE scan = ? AND reason <> 'vanished'", (scan_id,)
+        "SELECT count(*) FROM not_scanned WHERE scan = ? AND reason NOT IN ('vanished', 'excluded')", (scan_id,)
     ).fetchone()[0]
-    counted = sum(number for reason, number in counts.not_scanned.items() if reason is not Reason.VANISHED)
+    counted = sum(number for reason, number in counts.not_scanned.items() if reason not in _KNOWN_WITHOUT_PATH)
     return bool(counts.infected_files <= found and counted <= unscanned)
 
 

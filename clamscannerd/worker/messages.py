@@ -66,7 +66,8 @@ class Probe(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
 
 
 class ScanJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Scan everything beneath `roots` (relative to the home; b"." is the home itself)."""
+    """Scan everything beneath `roots` (relative to the home; b"." is the home itself) but for what `excludes` say: they
+    are patterns (globs.py)."""
 
     roots: tuple[bytes, ...]
     excludes: tuple[bytes, ...]

@@ -16,6 +16,7 @@ from clamscannerd.worker.messages import (
     SkippedFile,
 )
 
+_MOST_EXCLUDED = 1_000  # paths of such files that are reported: the patterns say the same, and others need the room
 _FOUND_OVERHEAD_BYTES = 256  # of one finding beside its path: keys, identity, signature
 
 
@@ -60,7 +61,9 @@ class Tally:
 
     def skipped(self, path: bytes, reason: Reason) -> None:
         """One file without a verdict. Paths are reported up to the limit; all are counted."""
-        self.not_scanned[reason] = self.not_scanned.get(reason, 0) + 1
+        number = self.not_scanned[reason] = self.not_scanned.get(reason, 0) + 1
+        if reason is Reason.EXCLUDED and number > _MOST_EXCLUDED:
+            return
         if self._skipped_sent < self._max_skipped and path != b".":
             self._skipped_sent += 1
             self._skipped.append(SkippedFile(path=path, reason=reason))

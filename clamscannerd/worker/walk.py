@@ -4,14 +4,17 @@ The stack holds, for each directory on the way down, the names of the subdirecto
 open on the way, so a tree of any depth costs no fds; a path over the kernel's limit ends the way down there. What the
 names may take is bounded: a directory for which there is no room is not entered, and said to be beyond a limit. Each
 directory is opened afresh from the home fd (beneath.py), so a directory swapped for a link meanwhile is not followed.
+
+What the configuration leaves out (globs.py) is met, and said to be excluded; a directory of that kind is not entered.
 A stack of open directory iterators (as os.fwalk keeps) was rejected: one fd a level, and recursion.
 """
 
 import errno
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from clamscannerd.globs import Globs
 from clamscannerd.model import PATH_MAX_BYTES, Reason
 from clamscannerd.worker.beneath import Kernel
 
@@ -71,14 +74,15 @@ def outermost(roots: Iterable[bytes]) -> list[bytes]:
 
 
 def walk(
-    kernel: Kernel, home_fd: int, home_length: int, roots: Iterable[bytes], excludes: Iterable[bytes]
+    kernel: Kernel, home_fd: int, home_length: int, roots: Iterable[bytes], excludes: Sequence[bytes]
 ) -> Generator[Met, None, None]:
-    """Every entry beneath `roots` (relative to the home). A root that does not exist is passed over."""
+    """Every entry beneath `roots` (relative to the home). A root that does not exist is passed over. `excludes`:
+    patterns of what is left out."""
     return _tree(kernel, home_fd, home_length, roots, excludes, _entries, _refused)
 
 
 def sizes(
-    kernel: Kernel, home_fd: int, home_length: int, roots: Iterable[bytes], excludes: Iterable[bytes]
+    kernel: Kernel, home_fd: int, home_length: int, roots: Iterable[bytes], excludes: Sequence[bytes]
 ) -> Generator[int, None, None]:
     """The bytes of every entry that `walk` meets, 0 for what is no regular file: for counting, at half the cost."""
     return _tree(kernel, home_fd, home_length, roots, excludes, _sizes, _no_bytes)
@@ -89,14 +93,14 @@ def _tree(
     home_fd: int,
     home_length: int,
     roots: Iterable[bytes],
-    excludes: Iterable[bytes],
-    read: Callable[[int, bytes, Callable[[bytes], bool], int], Iterator[T]],
+    patterns: Sequence[bytes],
+    read: Callable[[int, bytes, Callable[[bytes], bool], int, Globs | None], Iterator[T]],
     refuse: Callable[[bytes, bytes, Reason], T],
 ) -> Generator[T, None, None]:
-    """`read(dir_fd, path, enter, longest)` gives the entries of a directory and tells `enter` of those to be entered;
-    False: there is no room for more."""
+    """`read(dir_fd, path, enter, longest, excludes)` gives the entries of a directory and tells `enter` of those to be
+    entered; False: there is no room for more."""
     longest = PATH_MAX_BYTES - home_length - 1
-    left_out = frozenset(excludes)
+    excludes = Globs(patterns) if patterns else None
     stack: list[tuple[bytes, list[bytes]]] = [(b"", outermost(roots)[::-1])]
     room, below = _ROOM_BYTES, list[bytes]()
 
@@ -119,9 +123,6 @@ def _tree(
         name = names.pop()
         room += len(name) + _NAME_BYTES
         path = parent + b"/" + name if parent else name
-        if path in left_out:
-            yield refuse(name, path, Reason.EXCLUDED)
-            continue
         try:
             dir_fd = kernel.open_dir(home_fd, path or b".")
         except OSError as error:
@@ -134,7 +135,10 @@ def _tree(
             continue
         below = []
         try:
-            yield from read(dir_fd, path, enter, longest)
+            if excludes and path and len(stack) == 1 and excludes.why(path, directory=True):  # a root: nobody asked yet
+                yield refuse(name, path, Reason.EXCLUDED)
+            else:
+                yield from read(dir_fd, path, enter, longest, excludes)
         except OSError as error:  # reading the directory itself failed half way
             yield refuse(name, path, reason_for(error))
         finally:
@@ -143,13 +147,17 @@ def _tree(
             stack.append((path, below))
 
 
-def _entries(dir_fd: int, path: bytes, enter: Callable[[bytes], bool], longest: int) -> Iterator[Met]:
+def _entries(
+    dir_fd: int, path: bytes, enter: Callable[[bytes], bool], longest: int, excludes: Globs | None
+) -> Iterator[Met]:
     prefix = path + b"/" if path else b""
     with os.scandir(dir_fd) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
             if len(prefix) + len(name) > longest:
                 yield _refused(name, path, Reason.PATH_TOO_LONG)
+            elif excludes and excludes.excludes(prefix + name, directory=entry.is_dir(follow_symlinks=False)):
+                yield _refused(name, prefix + name, Reason.EXCLUDED)
             elif entry.is_file(follow_symlinks=False):
                 yield Met(dir_fd, name, prefix + name, None, entry)
             elif entry.is_dir(follow_symlinks=False):
@@ -163,12 +171,17 @@ def _refused(name: bytes, path: bytes, reason: Reason) -> Met:
     return Met(-1, name, path or b".", reason, None)
 
 
-def _sizes(dir_fd: int, path: bytes, enter: Callable[[bytes], bool], longest: int) -> Iterator[int]:
+def _sizes(
+    dir_fd: int, path: bytes, enter: Callable[[bytes], bool], longest: int, excludes: Globs | None
+) -> Iterator[int]:
     room = longest - len(path) - bool(path)
+    prefix = path + b"/" if path else b""
     with os.scandir(dir_fd) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
-            if len(name) > room:
+            if len(name) > room or (
+                excludes and excludes.excludes(prefix + name, directory=entry.is_dir(follow_symlinks=False))
+            ):
                 yield 0
             elif entry.is_file(follow_symlinks=False):
                 try:

@@ -36,6 +36,7 @@ class Ready(Frozen, frozen=True, kw_only=True):
     steady_since: float = 0.0
     reason: str = ""
     signatures: bool = True
+    max_file_size: int = 100 << 20
     info: EngineInfo = EngineInfo()
 
 

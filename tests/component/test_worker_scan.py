@@ -245,6 +245,47 @@ def test_excluded_directories_are_left_out_and_said(home: Path, clamd: RealClamd
     assert outcome.skipped == {b"state": Reason.EXCLUDED}
 
 
+def test_what_is_left_out_by_pattern_is_counted_and_never_clean(home: Path, clamd: RealClamd) -> None:
+    for name in ("cache", "sub/cache", "public"):
+        (home / name).mkdir(parents=True)
+        (home / name / "bad").write_bytes(EICAR)
+    for name in ("a.iso", "sub/b.iso", "sub/kept.iso", "cache/kept.iso"):
+        (home / name).write_bytes(EICAR)
+    os.mkfifo(home / "fifo.iso")
+    outcome = scan(home, clamd, excludes=(b"*.iso", b"/cache/", b"!kept.iso"))
+    left_out = {b"cache", b"a.iso", b"sub/b.iso", b"fifo.iso"}
+    assert outcome.skipped == dict.fromkeys(left_out, Reason.EXCLUDED)
+    assert set(outcome.found) == {b"sub/cache/bad", b"public/bad", b"sub/kept.iso"}
+    counts = outcome.end.counts
+    assert (counts.total_files, counts.scanned_files, counts.not_scanned) == (7, 3, {Reason.EXCLUDED: 4})
+
+
+@pytest.mark.parametrize("pattern", [b"cache/", b"/sub/", b"sub/**"])
+def test_a_root_that_is_left_out_is_not_entered(home: Path, clamd: RealClamd, pattern: bytes) -> None:
+    (home / "sub" / "cache").mkdir(parents=True)
+    (home / "sub" / "cache" / "bad").write_bytes(EICAR)
+    outcome = scan(home, clamd, roots=(b"sub/cache", b"missing/cache"), excludes=(pattern,))
+    assert outcome.skipped == {b"sub/cache": Reason.EXCLUDED}
+    assert not outcome.found
+
+
+def test_names_of_any_bytes_are_left_out(home: Path, clamd: RealClamd) -> None:
+    for name in (b"a\xff\n.iso", b"b\x1b[.iso", b"\xe2\x80\xae.iso", b"kept"):
+        Path(os.fsdecode(os.path.join(os.fsencode(home), name))).write_bytes(b"x")
+    outcome = scan(home, clamd, excludes=(b"a\xff*", b"b\x1b\\[.iso", b"???.iso"))
+    assert outcome.end.counts.not_scanned == {Reason.EXCLUDED: 3}
+
+
+def test_many_that_are_left_out_take_no_room_from_others(home: Path, clamd: RealClamd) -> None:
+    for number in range(1_100):
+        (home / f"{number}.log").touch()
+    (home / "zz").symlink_to("0.log")
+    outcome = scan(home, clamd, excludes=(b"*.log",), max_skipped=1_050)
+    assert outcome.end.counts.not_scanned == {Reason.EXCLUDED: 1_100, Reason.NOT_REGULAR: 1}
+    assert outcome.skipped[b"zz"] is Reason.NOT_REGULAR
+    assert len(outcome.skipped) == 1_001
+
+
 def test_nested_and_missing_roots_meet_every_file_once(home: Path, clamd: RealClamd) -> None:
     (home / "mail" / "cur").mkdir(parents=True)
     (home / "mail" / "cur" / "1").write_bytes(b"x")

@@ -155,3 +155,11 @@ def test_no_pattern_takes_long(name: str, path: bytes) -> None:
     began = time.thread_time()
     compiled.fullmatch(path)
     assert time.thread_time() - began < 0.5  # a pattern that backtracks takes longer than the sun shines
+
+
+def test_a_path_of_many_directories_is_no_trouble_for_many_patterns() -> None:
+    globs = Globs([b"*.o%d" % number for number in range(50)] + [b"/cache/", b"**/build/x", b"!kept.o1"])
+    began = time.thread_time()
+    for _ in range(20):
+        assert globs.why(b"a/" * 2_000 + b"kept.o1", directory=False) is None
+    assert time.thread_time() - began < 5.0

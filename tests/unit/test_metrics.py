@@ -32,6 +32,7 @@ class Engine(Frozen, frozen=True, kw_only=True):
     since: float = 0.0
     steady_since: float = 0.0
     reason: str = "/home/anna is no engine"
+    max_file_size: int = 0
     signatures: bool = True
     info: EngineInfo = EngineInfo(version='1.4.6 "x\\\n', database=27400, database_time=1.7e9)
 
