@@ -31,7 +31,7 @@ def doctor(caller: Caller) -> int:
     Exit codes: 0 all is well, 1 there is advice, 2 there is trouble.
     """
     caller.timeout_s = TRY_S
-    checks = sorted(_checks(caller), key=lambda check: GRADES.index(check["grade"]))
+    checks = sorted(_checks(caller), key=lambda check: _rank(str(check["grade"])))
     grade = checks[0]["grade"]
     lines = [line for check in checks for line in check_lines(check)]
     print_answer(caller, {"grade": grade, "checks": checks}, [*lines, _summary(checks)])
@@ -69,6 +69,11 @@ def _tried(caller: Caller, method: str) -> list[Json]:
         cure = "journalctl -u clamscannerd says why it went; a restart does no harm"
         return [absent.check("daemon", "error", f"{method} got no answer: {error}.", cure)]
     return [answer] if isinstance(answer, dict) else []
+
+
+def _rank(grade: str) -> int:
+    """Worst first; what a newer daemon may say besides, before all."""
+    return GRADES.index(grade) if grade in GRADES else -1
 
 
 def _summary(checks: list[Json]) -> str:

@@ -77,7 +77,7 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
     in_home: bool
     scan_types: list[Covering]
     excluded: Exclusion | None
-    ignored: dict[str, object] | None
+    ignored: dict[str, int | str] | None
     max_file_size: int
     finding: LastFinding | None
     last_scan: LastScan | None

@@ -139,6 +139,8 @@ LINES: dict[str, list[list[str]]] = {
     "history": [["history"]],
     "report": [["report", "3", "--details"], ["report", "3", "--format", "clamscan", "--details"]],
     "health": [["health"]],
+    "doctor": [["doctor"]],
+    "explain": [["explain", EVIL], ["explain", WORDS]],
     "uapi": [["uapi", WORDS, WORDS, "a=b"], ["uapi", "ClamScanner", "list_infected_files"]],
     "call": [["call", "Task.get"], ["call", WORDS, WORDS]],
 }

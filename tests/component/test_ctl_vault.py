@@ -100,9 +100,13 @@ def test_an_item_of_before_engines_were_recorded_says_nothing_of_one(tmp_path: P
     assert (shown.code, "found by" in shown.out) == (0, False)
 
 
-def test_an_unknown_item_is_one_line_and_trouble(tmp_path: Path, ctl: Ctl) -> None:
+def test_an_unknown_item_is_trouble_and_what_to_do_next(tmp_path: Path, ctl: Ctl) -> None:
     with FakeDaemon(tmp_path / "s", {"Quarantine.show": [Failure(-32005, "cannot find item 3", "not_found")]}) as fake:
-        assert ctl("--socket", fake.path, "quarantine", "show", "3") == (2, "", "clamscannerctl: cannot find item 3\n")
+        code, out, said = ctl("--socket", fake.path, "quarantine", "show", "3")
+    assert (code, out) == (2, "")
+    trouble, advice = said.splitlines()
+    assert trouble == "clamscannerctl: cannot find item 3"
+    assert advice.endswith("quarantine list")
 
 
 def test_a_restore_is_named_or_waited_for(tmp_path: Path, ctl: Ctl) -> None:

@@ -183,6 +183,7 @@ def test_every_column_of_the_schema_is_strict_and_checked() -> None:
         "restore_step",
         "record",
         "item",
+        "ignore_entry",
     }
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.rows import Figure
 
 ROOT = Path(__file__).parents[2] / "clamscannerd"
-OURS_TO_USE = ("ctl", "client.py", "__main__.py")
+OURS_TO_USE = ("ctl", "client.py", "client_socket.py", "__main__.py")
 """Run as whoever calls them, with that user's rights and no others."""
 
 
@@ -186,9 +186,9 @@ ALLOWED: dict[str, str] = {
     """,
     "an entry of os.scandir(fd): its own stat goes by that fd, and follows no link": """
         worker/walk.py Met.size .stat 1
-        worker/walk.py _entries .is_dir 1
+        worker/walk.py _entries .is_dir 2
         worker/walk.py _entries .is_file 1
-        worker/walk.py _sizes .is_dir 1
+        worker/walk.py _sizes .is_dir 2
         worker/walk.py _sizes .is_file 1
         worker/walk.py _sizes .stat 1
     """,
