@@ -78,7 +78,7 @@ def _scan_line(scan: Json) -> str:
     took = f"{text.duration(scan['time_ended'] - float(scan['time_started']))}" if scan["time_ended"] else "-"
     words = f"{text.result(scan)}{_fates(scan)}"
     started = text.moment(float(scan["time_started"]))
-    return f"{scan['scan_id']:>5}  {text.safe(scan['scan_type'])}  {started}  {took}  {text.state(scan)}: {words}"
+    return f"{scan['scan_id']:>5}  {text.scanned(scan)}  {started}  {took}  {text.state(scan)}: {words}"
 
 
 def _fates(scan: Json) -> str:
@@ -111,7 +111,7 @@ def _clamscan_lines(scan: Json) -> Iterator[str]:
     yield f"Infected files: {text.infected_count(scan)}"
     if ignored := text.ignored_count(scan):
         yield f"Ignored files: {ignored}"
-    yield f"Not scanned: {text.not_scanned(scan['not_scanned'])}"
+    yield f"Not scanned: {text.not_scanned(scan['not_scanned'])}{text.unchanged(scan)}"
     yield f"Data scanned: {scan['scanned_file_size'] / (1 << 20):.2f} MB"
     if ended:
         yield f"Time: {ended - started:.3f} sec"
@@ -148,7 +148,7 @@ def _infected(caller: Caller, user: str) -> list[Json]:
 def _account_line(one: Json) -> str:
     """`anna  3 infected stand; scan 12 (home) done 2026-01-31 12:00:00: 4986 scanned, 14 not scanned (...)`."""
     ended = f" {text.moment(float(one['time_ended']))}" if one["time_ended"] else ""
-    counts = f"{one['scanned_file_count']} scanned, {text.not_scanned(one['not_scanned'])}"
+    counts = f"{one['scanned_file_count']} scanned, {text.not_scanned(one['not_scanned'])}{text.unchanged(one)}"
     ignored = f", {one['ignored']} ignored" if one.get("ignored") else ""
     words = (
         f"{_standing(one)} infected stand{ignored}; {text.scan_name(one)} {text.safe(one['state'])}{ended}: {counts}"

@@ -9,6 +9,7 @@ calls UAPI's whole envelope.
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -16,7 +17,7 @@ from clamscannerd.ctl import health as _health  # noqa: F401  registers its comm
 from clamscannerd.ctl import history as _history  # noqa: F401  likewise
 from clamscannerd.ctl import ignore as _ignore  # noqa: F401  likewise
 from clamscannerd.ctl import metrics as _metrics  # noqa: F401  the same
-from clamscannerd.ctl import tasks, text, vault
+from clamscannerd.ctl import scans, tasks, text, vault
 from clamscannerd.ctl import uapi as _uapi  # noqa: F401  the same
 from clamscannerd.ctl.calls import FOUND, INTERRUPTED, PROGRAM, TROUBLE, Caller, Json, Refusal, is_envelope, out, say
 from clamscannerd.ctl.commands import cli, command, print_answer, reader_left, strict_option
@@ -35,18 +36,26 @@ def paths(caller: Caller) -> int:
 
 
 @command
-@click.argument("scan_type", metavar="TYPE")
+@click.argument("what", metavar="TYPE|PATH...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--recent", metavar="TIME", callback=scans.seconds, help="Only of what changed within TIME: 2d, 12h, 1w.")
 @click.option("--wait", is_flag=True, help="Wait for its end and print what was found.")
 @strict_option
-def scan(caller: Caller, scan_type: str, wait: bool, strict: bool) -> int:  # noqa: FBT001
-    """Start a scan of TYPE (see `paths`)."""
-    answer = caller.six("start_scan", scan_type=scan_type)
-    data: Json = answer["result"]["data"] or {}
+def scan(caller: Caller, what: Sequence[str], recent: float | None, wait: bool, strict: bool) -> int:  # noqa: FBT001
+    """Start a scan of TYPE (see `paths`), or of files and directories of yours.
+
+    Where a type and a file have the same name, the word is the type and ./WORD the file.
+    """
+    asked = scans.wanted(caller, what, recent)
+    if asked.keys() == {"scan_type"}:
+        answer: object = caller.six("start_scan", **asked)
+    else:
+        answer = caller.call("Scan.start", asked)
+    data = scans.begun(caller, answer)
     if wait:
         return _wait_scan(caller, data.get("scan_id"), strict=strict)
     position = data.get("queue_position")
     how = f"is number {position} in the queue" if position else "has been started"
-    lines = [f"scan {text.safe(str(data.get('scan_id', '?')))} ({text.safe(scan_type)}) {how}"]
+    lines = [f"scan {text.safe(str(data.get('scan_id', '?')))} ({text.scanned(asked)}) {how}"]
     print_answer(caller, answer, [*lines, f"see how it goes: {caller.options.again('status')}"])
     return 0
 

@@ -162,6 +162,8 @@ class _Attempt:
                 self._live.begun = True
                 earlier = [f.path for f in await self._store.scan_findings(scan.id) if f.state is FindingState.STANDING]
                 self._live.restart(scan, earlier)
+                if scan.since is not None:  # it may leave them out, and then nothing would be known of them
+                    earlier += await self._store.older_standing(scan.id)
                 await link.send(self._job(engine), [session.fileno()])
                 await _send_rechecks(link, earlier)
                 return await self._follow(link)
@@ -182,9 +184,11 @@ class _Attempt:
         return found[0] if found else None
 
     def _job(self, engine: EngineState) -> ScanJob:
-        jobs = self._jobs
+        jobs, since = self._jobs, self._live.scan.since
         return ScanJob(
             roots=self._live.scan.paths,
+            named=not self._live.scan.scan_type,
+            since_ns=None if since is None else int(since * 1e9),
             excludes=jobs.limits.excludes,
             window=jobs.shares.share(),
             max_file_size=engine.max_file_size,

@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from clamscannerd.errors import Refused, UnknownAccount
-from clamscannerd.model import Account, Check, EngineInfo, Frozen, IgnoreKind, Scan
+from clamscannerd.model import Account, Check, EngineInfo, Frozen, IgnoreKind, Place, Scan
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.ignoring import Ignores
 from clamscannerd.service.scan_types import ScanType
@@ -68,6 +68,7 @@ class Context:
         accounts: Accounts,
         engine: Callable[[], EngineState],
         probe: Callable[[Account, tuple[bytes, ...]], Awaitable[tuple[bool, ...]]],
+        look: Callable[[Account, tuple[bytes, ...]], Awaitable[tuple[Place, ...]]],
         settings: Settings,
         reload: Callable[[], Awaitable[list[str]]],
         health: Callable[[Account | Literal["all"] | None], Awaitable[list[Check]]],
@@ -92,6 +93,7 @@ class Context:
         self.verifying: set[tuple[int, str] | None] = set()  # accounts whose contents are being read; None: all
         self.verify_slots = trio.CapacityLimiter(_VERIFIES)
         self._probe = probe
+        self._look = look
         self._probes = trio.CapacityLimiter(_PROBES)
         self._probing: dict[int, trio.Lock] = {}
         self._seen: dict[int, tuple[float, Account | None, dict[bytes, bool]]] = {}
@@ -134,6 +136,11 @@ class Context:
                     self._seen.clear()
                 self._seen[account.uid] = trio.current_time(), account, seen
             return tuple(seen[path] for path in paths)
+
+    async def look(self, account: Account, paths: tuple[bytes, ...]) -> tuple[Place, ...]:
+        """What stands at these paths just now, seen by a worker that is the account."""
+        async with one_at_a_time(self._probing, account.uid), self._probes:
+            return await self._look(account, paths)
 
     def _lately_seen(self, account: Account) -> dict[bytes, bool]:
         when, whose, seen = self._seen.get(account.uid, (-math.inf, None, {}))

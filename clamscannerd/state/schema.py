@@ -275,7 +275,13 @@ OWNERS_OF_FINDINGS = """
 ALTER TABLE finding ADD COLUMN owner INTEGER CHECK (owner >= 0);
 """
 
-MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, IGNORE_LIST, OWNERS_OF_FINDINGS)
+RECENT_SCANS = """
+-- A recent scan leaves out files that did not change (ctime) since then. Epoch seconds, decided when it was asked for;
+-- NULL: all files are scanned.
+ALTER TABLE scan ADD COLUMN since REAL;
+"""
+
+MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, IGNORE_LIST, OWNERS_OF_FINDINGS, RECENT_SCANS)
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""
 
 VERSION = len(MIGRATIONS)

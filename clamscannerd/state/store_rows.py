@@ -97,6 +97,7 @@ def scan_of(row: sqlite3.Row) -> Scan:
         ),
         engine=msgspec.json.decode(row["engine"], type=EngineInfo),
         message=row["message"],
+        since=row["since"],
     )
 
 

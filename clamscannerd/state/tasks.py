@@ -94,9 +94,22 @@ def advance(state: State, to: State, what: str) -> State:
     return to
 
 
+class Area:
+    """What a scan of `paths` (beneath the home, b"." is all of it) meets. Quick: asked for each of many findings."""
+
+    __slots__ = ("_beneath", "_tops")
+
+    def __init__(self, paths: Collection[bytes]) -> None:
+        self._tops = frozenset(paths)
+        self._beneath = (b"",) if b"." in self._tops else tuple(top + b"/" for top in self._tops)
+
+    def __contains__(self, path: bytes) -> bool:
+        return path in self._tops or path.startswith(self._beneath)
+
+
 def covers(paths: Collection[bytes], path: bytes) -> bool:
-    """Whether a scan of `paths` (relative to the home, b"." is all of it) meets `path`."""
-    return any(top == b"." or path == top or path.startswith(top + b"/") for top in paths)
+    """Whether a scan of `paths` meets `path`."""
+    return path in Area(paths)
 
 
 _DONE_WORDS: Mapping[Outcome, tuple[str, str]] = {

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from clamscannerd import model
 from clamscannerd.errors import Refused
 from clamscannerd.model import Account, Check, Counts, EngineInfo, Frozen, Identity, Scan, ScanState
 from clamscannerd.service import clamscanner, quarantine, task
@@ -87,6 +88,7 @@ class Place:
             accounts=Accounts(min_uid=1000, timeout_s=5.0, only_uid=None),
             engine=Ready,
             probe=self._probe,
+            look=self._look,
             settings=Settings(scan_types={"home": HOME, "mail": MAIL}, lost_after_s=120.0, min_free_bytes=0),
         )
 
@@ -94,6 +96,10 @@ class Place:
         self.probed.append(account.uid)
         await self.may_look.wait()
         return tuple(path in self.there for path in paths)
+
+    async def _look(self, account: Account, paths: tuple[bytes, ...]) -> tuple[model.Place, ...]:
+        self.probed.append(account.uid)
+        return tuple(model.Place.DIRECTORY if path in self.there else model.Place.MISSING for path in paths)
 
     async def scanned(self, who: Entry, number: int, *, counted: int | None = None) -> Scan:
         """A scan that found so many and is done; `counted` is what its worker says it found."""

@@ -35,7 +35,9 @@ EDGES: dict[str, frozenset[str]] = {
     "rpc.described_ignore": BASE | {"service"},
     "service": BASE | {"globs", "state", "rpc.names", "rpc.table"},
     "state": BASE,
-    "pipeline": BASE | {"state", "engine", "worker.messages", "worker.mailwire", "worker.restorewire", "rpc.names"},
+    "pipeline": BASE
+    | {"state", "engine", "worker.messages", "worker.lookwire", "worker.mailwire", "worker.restorewire"}
+    | {"rpc.names"},
     "engine": BASE,
     "worker": BASE | {"engine.clamproto", "rights"},
     "spawn": BASE | {"monitor", "orders", "rights"},
@@ -61,6 +63,7 @@ SANS_IO = (
     "worker.messages",
     "worker.mailwire",
     "worker.restorewire",
+    "worker.lookwire",
     "worker.wire",
     "worker.mailheader",
     "worker.mbox",
@@ -92,6 +95,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "ctl.history",
         "ctl.ignore",
         "ctl.metrics",
+        "ctl.scans",
         "ctl.tasks",
         "ctl.uapi",
         "ctl.vault",

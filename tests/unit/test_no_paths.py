@@ -92,7 +92,7 @@ ALLOWED: dict[str, str] = {
         monitor.py _confine open 1
         monitor.py _exec os.open 1
         monitor.py serve os.chdir 1
-        pipeline/probe.py probe os.open 1
+        pipeline/probe.py Looks._ask os.open 1
         rights.py prove open 1
         service/accounts.py Passwd.now os.stat 1
     """,
@@ -186,6 +186,7 @@ ALLOWED: dict[str, str] = {
         worker/walk.py Met.size .stat 1
         worker/walk.py _entries .is_dir 1
         worker/walk.py _entries .is_file 1
+        worker/walk.py _is_unchanged .stat 1
         worker/walk.py _sizes .is_dir 1
         worker/walk.py _sizes .is_file 1
         worker/walk.py _sizes .stat 1
@@ -200,7 +201,7 @@ ALLOWED: dict[str, str] = {
     "not a path at all: a match, a probe": """
         pipeline/disinfect.py DisinfectTurn._groups .group 1
         pipeline/group.py GroupRun.run .group 1
-        service/clamscanner.py _present .exists 1
+        service/scan_start.py present .exists 1
     """,
 }
 """Reason -> module, function, call, and how often it stands there."""
