@@ -253,6 +253,7 @@ class Scan(Frozen, frozen=True, kw_only=True):
     engine: EngineInfo
     message: str
     since: float | None = None
+    pauses: int = 0
 
 
 class Finding(Frozen, frozen=True, kw_only=True):

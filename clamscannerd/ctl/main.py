@@ -76,7 +76,7 @@ def status(caller: Caller, wait: bool, watch: bool, strict: bool) -> int:  # noq
         return (_wait_scan if caller.options.json else _wait_all)(caller, None, strict=strict)
     answer = caller.six("get_scan_status")
     data: Json = answer["result"]["data"]
-    print_answer(caller, answer, text.status_lines(data))
+    print_answer(caller, answer, [*text.status_lines(data), *scans.paused_lines(caller, data)])
     if not caller.options.json:
         tasks.print_latest(caller.six("check_disinfection_status", last_id=NO_RECORDS))
     return text.scan_exit(data, strict=strict)
@@ -130,11 +130,13 @@ def call(caller: Caller, method: str, params: str) -> int:
 def _wait_scan(caller: Caller, scan_id: object, *, strict: bool) -> int:
     from clamscannerd.ctl import waiting
 
+    seen = waiting.Seen()
     try:
-        with waiting.watch(json=caller.options.json) as watcher:
-            answer = waiting.scan_end(caller, watcher, scan_id)
+        with waiting.watch(json=caller.options.json) as seen.watch:
+            answer = waiting.scan_end(caller, seen, scan_id)
     except KeyboardInterrupt:
-        say(f"the scan goes on; come back with: {caller.options.again('status', '--wait')}")
+        how = "is paused" if seen.state == "paused" else "goes on"
+        say(f"the scan {how}; come back with: {caller.options.again('status', '--wait')}")
         say(f"stop it with: {caller.options.again('cancel')}")
         return INTERRUPTED
     found: Json = answer["result"]["data"]

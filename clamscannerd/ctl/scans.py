@@ -1,4 +1,4 @@
-"""What `scan` means by its words: a type of scan, or files and directories, whose names any bytes may be.
+"""`pause` and `resume`; and what `scan` means by its words: a type of scan, or files and directories.
 
 Several words, and one with a slash in it, are paths; so are `.` and `..`. A single plain word is the type of that name
 if there is one, and else the file or directory that is called so here: where `mail` is a type, `./mail` is the
@@ -12,7 +12,7 @@ import click
 
 from clamscannerd.ctl import durations, text
 from clamscannerd.ctl.calls import Caller, Json, is_envelope
-from clamscannerd.ctl.commands import wire_names
+from clamscannerd.ctl.commands import command, print_answer, wire_names
 
 _QUOTED = 40  # characters of what is no time
 
@@ -65,3 +65,32 @@ def begun(caller: Caller, answer: object) -> Json:
     known: Json = answer if isinstance(answer, dict) else {}
     caller.warn(known.get("warnings") or ())
     return known
+
+
+@command
+def pause(caller: Caller) -> int:
+    """Hold the scan, until `resume`; what it has found stays listed."""
+    answer = caller.call("Scan.pause", {})
+    known: Json = answer if isinstance(answer, dict) else {}
+    print_answer(caller, answer, [_told(known), *paused_lines(caller, known)])
+    return 0
+
+
+@command
+def resume(caller: Caller) -> int:
+    """Let a paused scan go on."""
+    answer = caller.call("Scan.resume", {})
+    known: Json = answer if isinstance(answer, dict) else {}
+    print_answer(caller, answer, [_told(known), f"see how it goes: {caller.options.again('status')}"])
+    return 0
+
+
+def _told(known: Json) -> str:
+    position = known.get("queue_position")
+    place = f", number {position} in the queue" if position else ""
+    return f"scan {text.safe(str(known.get('scan_id', '?')))}: {text.safe(str(known.get('state', '?')))}{place}"
+
+
+def paused_lines(caller: Caller, status: Json) -> list[str]:
+    """What to do about a scan that is paused; nothing about any other."""
+    return [f"go on with: {caller.options.again('resume')}"] if status.get("state") == "paused" else []

@@ -107,7 +107,7 @@ class ScanJobs:
             self._live.remove(live)
             if live.begun and not ended:
                 with self._stop.shield():
-                    await self.store.park_scan(scan.id)
+                    await self.store.park_scan(scan.id, live.counts)
 
     async def _attempts(self, live: LiveScan, account: Account, lock_fd: int) -> tuple[ScanState, str]:
         attempt = 0
@@ -115,7 +115,7 @@ class ScanJobs:
             while True:
                 if live.cancelled.is_set():
                     return ScanState.CANCELLED, CANCELLED
-                if (times := live.scan.resumed) > _MOST_RESUMED:
+                if (times := live.scan.resumed - live.scan.pauses) > _MOST_RESUMED:
                     return ScanState.FAILED, f"cannot finish the scan: it was interrupted {times} times"
                 try:
                     return await _Attempt(self, live, account).run(lock_fd)

@@ -155,6 +155,16 @@ class ScanCancelled(msgspec.Struct):
     state: ScanState
 
 
+class ScanPaused(ScanCancelled):
+    """`state` is paused, unless the scan ended first."""
+
+
+class ScanResumed(ScanCancelled):
+    """`queue_position` 0: it runs, or is about to."""
+
+    queue_position: int
+
+
 class ScanShown(msgspec.Struct):
     """As get_scan_status, without its list of files. `findings`: of what it found, how many are in which state now."""
 

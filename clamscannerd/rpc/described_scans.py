@@ -31,4 +31,24 @@ SCANS: Mapping[str, Described] = {
             Example(name="stop it", answer={"scan_id": 12, "state": "cancelled"}, needs="a scan queued or under way"),
         ),
     ),
+    "Scan.pause": Described(
+        summary="Holds the scan until it is resumed, over restarts of the daemon too; what it has found stays listed.",
+        answer=answers.ScanPaused,
+        errors=("not_found", "refused"),
+        examples=(
+            Example(name="hold it", answer={"scan_id": 12, "state": "paused"}, needs="a scan queued or under way"),
+        ),
+    ),
+    "Scan.resume": Described(
+        summary="Lets a paused scan go on; one that had begun starts over under its id, what it had found first.",
+        answer=answers.ScanResumed,
+        errors=("not_found",),
+        examples=(
+            Example(
+                name="go on",
+                answer={"scan_id": 12, "state": "queued", "queue_position": 1},
+                needs="a scan that is paused",
+            ),
+        ),
+    ),
 }

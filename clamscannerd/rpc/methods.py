@@ -202,10 +202,18 @@ def _scans(context: Context) -> list[Method]:
     async def cancel(call: Call, _: NoParams) -> object:
         return await scan.cancel(context, await context.entry(call.peer.uid, call.user))
 
+    async def pause(call: Call, _: NoParams) -> object:
+        return await scan.pause(context, await context.entry(call.peer.uid, call.user))
+
+    async def resume(call: Call, _: NoParams) -> object:
+        return await scan.resume(context, await context.entry(call.peer.uid, call.user))
+
     own = Rule.SELF
     return [
         Method(name="Scan.start", params=Start, rule=own, handler=start),
         Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel),
+        Method(name="Scan.pause", params=NoParams, rule=own, handler=pause),
+        Method(name="Scan.resume", params=NoParams, rule=own, handler=resume),
     ]
 
 

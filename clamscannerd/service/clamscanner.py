@@ -170,7 +170,8 @@ async def _disinfect_files(
     if why := context.suspended(account.uid):
         return refused(func, f"cannot start the disinfection: {why}")
     if scan.state not in SCAN_ENDED:  # its list is not whole yet: what is missing on it would be called unknown
-        return refused(func, f"cannot disinfect: a scan of this account is already {scan.state.value}")
+        held = "; resume or cancel it" if scan.state is ScanState.PAUSED else ""
+        return refused(func, f"cannot disinfect: a scan of this account is already {scan.state.value}{held}")
     findings = await context.store.standing_findings(account.uid, account.name)
     try:
         await context.need_room("disinfect")

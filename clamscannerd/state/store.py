@@ -163,9 +163,21 @@ class Store(IgnoreStore):
         """To done, cancelled or failed. Done clears older findings that the scan covered and did not find."""
         return await self._db.write(store_scans.end, scan_id, state, counts, message, now)
 
-    async def park_scan(self, scan_id: int) -> Scan:
-        """running -> queued at its old place, resumed + 1."""
-        return await self._db.write(store_scans.park, scan_id)
+    async def park_scan(self, scan_id: int, counts: Counts | None = None) -> Scan:
+        """running -> queued at its old place, resumed + 1. `counts`: as far as it came."""
+        return await self._db.write(store_scans.park, scan_id, counts)
+
+    async def pause_scan(self, scan_id: int) -> Scan:
+        """queued -> paused."""
+        return await self._db.write(store_scans.pause, scan_id)
+
+    async def resume_scan(self, scan_id: int) -> Scan:
+        """paused -> queued at its old place."""
+        return await self._db.write(store_scans.resume, scan_id)
+
+    async def paused_scans(self) -> int:
+        """How many there are."""
+        return await self._db.read(store_scans.paused)
 
     async def add_findings(self, scan_id: int, found: Sequence[NewFinding], now: float) -> list[Finding]:
         """Those kept (max_findings_per_scan). The same path again updates its finding."""

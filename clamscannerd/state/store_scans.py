@@ -170,10 +170,29 @@ def _lists_are_whole(c: sqlite3.Connection, scan_id: int, counts: Counts) -> boo
     return bool(counts.infected_files <= found and counted <= unscanned)
 
 
-def park(c: sqlite3.Connection, scan_id: int) -> Scan:
+def park(c: sqlite3.Connection, scan_id: int, counts: Counts | None = None) -> Scan:
     _move(c, scan_id, ScanState.QUEUED)
+    if counts is not None:
+        _save_counts(c, scan_id, counts)
     c.execute("UPDATE scan SET state = 'queued', resumed = resumed + 1 WHERE id = ?", (scan_id,))
     return scan_of(_row(c, scan_id))
+
+
+def pause(c: sqlite3.Connection, scan_id: int) -> Scan:
+    _move(c, scan_id, ScanState.PAUSED)
+    c.execute("UPDATE scan SET state = 'paused', pauses = pauses + 1 WHERE id = ?", (scan_id,))
+    return scan_of(_row(c, scan_id))
+
+
+def resume(c: sqlite3.Connection, scan_id: int) -> Scan:
+    _move(c, scan_id, ScanState.QUEUED)
+    c.execute("UPDATE scan SET state = 'queued' WHERE id = ?", (scan_id,))
+    return scan_of(_row(c, scan_id))
+
+
+def paused(c: sqlite3.Connection) -> int:
+    under_way = "FROM scan INDEXED BY scan_under_way WHERE state IN ('queued', 'running', 'paused')"
+    return int(c.execute(f"SELECT count(*) {under_way} AND state = 'paused'").fetchone()[0])
 
 
 def add_findings(

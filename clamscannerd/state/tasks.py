@@ -16,18 +16,17 @@ from clamscannerd.model import Action, FindingState, Outcome, RestoreOutcome, Sc
 State = TypeVar("State", ScanState, TaskState, StepState, FindingState)
 
 # A scan that is interrupted (the daemon ended, the engine was lost) goes back to queued and starts over under its id.
+# One that is paused while it runs goes the same way, and is paused from there.
 #
-#   queued -> running | cancelled | failed
-#   running -> queued | paused | done | cancelled | failed
+#   queued -> running | paused | cancelled | failed
+#   running -> queued | done | cancelled | failed
 #   paused -> queued | cancelled | failed
 #   done -> (end)
 #   cancelled -> (end)
 #   failed -> (end)
 SCAN_MOVES: Mapping[ScanState, frozenset[ScanState]] = {
-    ScanState.QUEUED: frozenset({ScanState.RUNNING, ScanState.CANCELLED, ScanState.FAILED}),
-    ScanState.RUNNING: frozenset(
-        {ScanState.QUEUED, ScanState.PAUSED, ScanState.DONE, ScanState.CANCELLED, ScanState.FAILED}
-    ),
+    ScanState.QUEUED: frozenset({ScanState.RUNNING, ScanState.PAUSED, ScanState.CANCELLED, ScanState.FAILED}),
+    ScanState.RUNNING: frozenset({ScanState.QUEUED, ScanState.DONE, ScanState.CANCELLED, ScanState.FAILED}),
     ScanState.PAUSED: frozenset({ScanState.QUEUED, ScanState.CANCELLED, ScanState.FAILED}),
     ScanState.DONE: frozenset(),
     ScanState.CANCELLED: frozenset(),

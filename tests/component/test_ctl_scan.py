@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from clamscannerd.ctl import main, text, waiting
+from clamscannerd.ctl import main, scan_all, text, waiting
 from tests.fakes.answers import RUNNING, status
 from tests.fakes.daemon import Failure, FakeDaemon, envelope
 
@@ -144,6 +144,42 @@ def test_what_a_recent_scan_left_out_is_no_trouble_and_is_said(tmp_path: Path, c
     assert f"0 infected, 10 scanned, 2 not scanned (2 over the size limit), {left_out}\n" in run.out
     assert "progress:   24 of 24 files" in run.out
     assert run.code == 0
+
+
+def test_a_wait_over_a_pause_says_so_once_and_goes_on(tmp_path: Path, ctl: Ctl) -> None:
+    paused = status(**{**RUNNING, "state": "paused"})
+    polls = [status(**RUNNING), paused, paused, paused, status(**RUNNING), status()]
+    with daemon(tmp_path, **{"ClamScanner.get_scan_status": polls}) as fake:
+        run = ctl("--socket", fake.path, "scan", "home", "--wait")
+    assert run.code == 0
+    assert run.err == f"clamscannerctl: the scan is paused; go on with: clamscannerctl --socket {fake.path} resume\n"
+
+
+def test_a_wait_that_is_ended_during_a_pause_does_not_say_that_the_scan_goes_on(
+    tmp_path: Path, ctl: Ctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(waiting.Poller, "pause", interrupted)
+    with daemon(tmp_path, **{"ClamScanner.get_scan_status": [status(**{**RUNNING, "state": "paused"})]}) as fake:
+        run = ctl("--socket", fake.path, "status", "--wait")
+    assert run.code == 130
+    assert "the scan is paused; come back with: " in run.err
+    assert "goes on" not in run.err
+
+
+def test_every_account_is_scanned_although_one_has_paused_its_scan(
+    tmp_path: Path, ctl: Ctl, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _ = ctl
+    paused = status(**{**RUNNING, "state": "paused"})
+    with daemon(tmp_path, **{"ClamScanner.get_scan_status": [paused, status()]}) as fake:
+        monkeypatch.setenv("CLAMSCANNERD_SOCKET", fake.path)
+        monkeypatch.setattr(scan_all, "names", lambda: ["anna", "bert"])
+        assert scan_all.main() == 2
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[:2] for line in said] == [["anna", "paused"], ["bert", "done"]]
 
 
 def test_where_home_is_a_link_a_relative_path_is_spelled_as_passwd_has_it(

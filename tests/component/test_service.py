@@ -52,6 +52,12 @@ class Jobs:
     async def cancel_scan(self, scan: Scan) -> None:
         return
 
+    async def pause_scan(self, scan: Scan) -> None:
+        return
+
+    async def resume_scan(self, scan: Scan) -> None:
+        return
+
 
 NO_VAULT = VaultLimits(
     keep_quarantined_s=1, keep_deleted_s=1, max_bytes_per_account=0, max_items_per_account=0, min_free=1.0
