@@ -37,14 +37,13 @@ from clamscannerd.errors import (
     ConfigError,
     MonitorLost,
     StateError,
-    WorkerOutdated,
 )
 from clamscannerd.launch_engine import engine_places
-from clamscannerd.model import Account, TaskKind
-from clamscannerd.pipeline import probe
+from clamscannerd.model import TaskKind
 from clamscannerd.pipeline.disinfect import DisinfectTurn
 from clamscannerd.pipeline.engineview import EngineView
 from clamscannerd.pipeline.link import one_of
+from clamscannerd.pipeline.probe import Looks
 from clamscannerd.pipeline.restore import RestoreTurn
 from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
 from clamscannerd.pipeline.tasks import TaskJobs
@@ -210,14 +209,8 @@ class _Daemon:
     async def _build_service(self, spawner: Spawner, store: Store, engines: Engines, live: Live) -> None:
         config = self._config
 
-        async def look(account: Account, paths: tuple[bytes, ...]) -> tuple[bool, ...]:
-            try:
-                return await probe.probe(spawner, account, paths)
-            except WorkerOutdated:
-                self._runner.outdated.set()
-                raise
-
         kept = Kept(store, self._vault, lambda: self._config.state.min_free)
+        looks = Looks(spawner, self._runner.outdated.set)
         self._context = Context(
             store=store,
             vault=self._vault,
@@ -225,7 +218,8 @@ class _Daemon:
             jobs=self._runner,
             accounts=self._accounts,
             engine=engines.state,
-            probe=look,
+            probe=looks.exist,
+            look=looks.places,
             settings=values.settings(config, self._own),
             reload=self._reload,
             health=Health(engines, self._accounts, kept, lambda: self._status.troubles()).checks,

@@ -31,6 +31,8 @@ class Jobs(Protocol):
     @property
     def waiting(self) -> int: ...
     @property
+    def paused(self) -> int: ...
+    @property
     def stuck(self) -> int: ...
     @property
     def stuck_since(self) -> float: ...
@@ -77,7 +79,12 @@ def _stuck(jobs: Jobs, now: float) -> str:
 
 
 def _jobs(jobs: Jobs) -> str:
-    counted = [_count(jobs.scans, "scan"), f"{jobs.waiting} queued", _count(jobs.tasks, "task")]
+    counted = [
+        _count(jobs.scans, "scan"),
+        f"{jobs.waiting} queued",
+        f"{jobs.paused} paused",
+        _count(jobs.tasks, "task"),
+    ]
     return ", ".join(words for words in counted if not words.startswith("0 ")) or "idle"
 
 

@@ -83,6 +83,21 @@ class Reason(StrEnum):
     NO_SIGNATURES = "no_signatures"
     TIMED_OUT = "timed_out"
     ENGINE_ERROR = "engine_error"
+    UNCHANGED = "unchanged"  # left out on purpose: a recent scan; of these no path is kept
+
+
+class Place(StrEnum):
+    """What stands at a path beneath a home. Only the first two can be scanned."""
+
+    DIRECTORY = "directory"
+    FILE = "file"
+    MISSING = "missing"
+    LINK = "link"
+    BEHIND_LINK = "behind_link"
+    OTHER_FILESYSTEM = "other_filesystem"
+    TOO_LONG = "too_long"
+    SPECIAL = "special"
+    UNREADABLE = "unreadable"
 
 
 class Identity(Frozen, frozen=True, kw_only=True):
@@ -238,6 +253,8 @@ class Scan(Frozen, frozen=True, kw_only=True):
     engine: EngineInfo
     message: str
     excludes: tuple[bytes, ...] = ()
+    since: float | None = None
+    pauses: int = 0
 
 
 class Finding(Frozen, frozen=True, kw_only=True):

@@ -89,7 +89,7 @@ def _scan_line(scan: Json) -> str:
     took = f"{text.duration(scan['time_ended'] - float(scan['time_started']))}" if scan["time_ended"] else "-"
     words = f"{text.result(scan)}{_fates(scan)}{_engine(scan)}"
     started = text.moment(float(scan["time_started"]))
-    return f"{scan['scan_id']:>5}  {text.safe(scan['scan_type'])}  {started}  {took}  {text.state(scan)}: {words}"
+    return f"{scan['scan_id']:>5}  {text.scanned(scan)}  {started}  {took}  {text.state(scan)}: {words}"
 
 
 def _took(scan: Json) -> str:
@@ -134,7 +134,7 @@ def _clamscan_lines(scan: Json) -> Iterator[str]:
     yield f"Infected files: {text.infected_count(scan)}"
     if ignored := text.ignored_count(scan):
         yield f"Ignored files: {ignored}"
-    yield f"Not scanned: {text.not_scanned(scan['not_scanned'])}"
+    yield f"Not scanned: {text.not_scanned(scan['not_scanned'])}{text.unchanged(scan)}"
     yield f"Data scanned: {scan['scanned_file_size'] / (1 << 20):.2f} MB"
     if ended:
         yield f"Time: {ended - started:.3f} sec"
@@ -193,7 +193,8 @@ def _add_details(caller: Caller, one: Json) -> None:
 def _account_line(one: Json) -> str:
     """`anna  3 infected stand; scan 12 (home) done 2026-01-31 12:00:00, took 45 s: 4986 scanned, ...`."""
     ended = f" {text.moment(float(one['time_ended']))}" if one["time_ended"] else ""
-    counts = f"{one['scanned_file_count']} scanned, {text.not_scanned(one['not_scanned'])}{_fates(one)}"
+    left_out = f"{text.not_scanned(one['not_scanned'])}{text.unchanged(one)}"
+    counts = f"{one['scanned_file_count']} scanned, {left_out}{_fates(one)}"
     ignored = f", {one['ignored']} ignored" if one.get("ignored") else ""
     scan = f"{text.scan_name(one)} {text.safe(one['state'])}{ended}{_took(one)}"
     return f"{text.safe(one['user'])}  {_standing(one)} infected stand{ignored}; {scan}: {counts}{_engine(one)}"

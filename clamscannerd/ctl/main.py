@@ -9,6 +9,7 @@ calls UAPI's whole envelope.
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -18,7 +19,7 @@ from clamscannerd.ctl import health as _health  # noqa: F401  likewise
 from clamscannerd.ctl import history as _history  # noqa: F401  likewise
 from clamscannerd.ctl import ignore as _ignore  # noqa: F401  likewise
 from clamscannerd.ctl import metrics as _metrics  # noqa: F401  the same
-from clamscannerd.ctl import tasks, text, vault
+from clamscannerd.ctl import scans, tasks, text, vault
 from clamscannerd.ctl import uapi as _uapi  # noqa: F401  the same
 from clamscannerd.ctl.calls import FOUND, INTERRUPTED, PROGRAM, TROUBLE, Caller, Json, Refusal, is_envelope, out, say
 from clamscannerd.ctl.commands import cli, command, print_answer, reader_left, strict_option
@@ -37,18 +38,26 @@ def paths(caller: Caller) -> int:
 
 
 @command
-@click.argument("scan_type", metavar="TYPE")
+@click.argument("what", metavar="TYPE|PATH...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--recent", metavar="TIME", callback=scans.seconds, help="Only of what changed within TIME: 2d, 12h, 1w.")
 @click.option("--wait", is_flag=True, help="Wait for its end and print what was found.")
 @strict_option
-def scan(caller: Caller, scan_type: str, wait: bool, strict: bool) -> int:  # noqa: FBT001
-    """Start a scan of TYPE (see `paths`)."""
-    answer = caller.six("start_scan", scan_type=scan_type)
-    data: Json = answer["result"]["data"] or {}
+def scan(caller: Caller, what: Sequence[str], recent: float | None, wait: bool, strict: bool) -> int:  # noqa: FBT001
+    """Start a scan of TYPE (see `paths`), or of files and directories of yours.
+
+    Where a type and a file have the same name, the word is the type and ./WORD the file.
+    """
+    asked = scans.wanted(caller, what, recent)
+    if asked.keys() == {"scan_type"}:
+        answer: object = caller.six("start_scan", **asked)
+    else:
+        answer = caller.call("Scan.start", asked)
+    data = scans.begun(caller, answer)
     if wait:
         return _wait_scan(caller, data.get("scan_id"), strict=strict)
     position = data.get("queue_position")
     how = f"is number {position} in the queue" if position else "has been started"
-    lines = [f"scan {text.safe(str(data.get('scan_id', '?')))} ({text.safe(scan_type)}) {how}"]
+    lines = [f"scan {text.safe(str(data.get('scan_id', '?')))} ({text.scanned(asked)}) {how}"]
     print_answer(caller, answer, [*lines, f"see how it goes: {caller.options.again('status')}"])
     return 0
 
@@ -69,7 +78,7 @@ def status(caller: Caller, wait: bool, watch: bool, strict: bool) -> int:  # noq
         return (_wait_scan if caller.options.json else _wait_all)(caller, None, strict=strict)
     answer = caller.six("get_scan_status")
     data: Json = answer["result"]["data"]
-    print_answer(caller, answer, text.status_lines(data))
+    print_answer(caller, answer, [*text.status_lines(data), *scans.paused_lines(caller, data)])
     if not caller.options.json:
         tasks.print_latest(caller.six("check_disinfection_status", last_id=NO_RECORDS))
     return text.scan_exit(data, strict=strict)
@@ -123,11 +132,13 @@ def call(caller: Caller, method: str, params: str) -> int:
 def _wait_scan(caller: Caller, scan_id: object, *, strict: bool) -> int:
     from clamscannerd.ctl import waiting
 
+    seen = waiting.Seen()
     try:
-        with waiting.watch(json=caller.options.json) as watcher:
-            answer = waiting.scan_end(caller, watcher, scan_id)
+        with waiting.watch(json=caller.options.json) as seen.watch:
+            answer = waiting.scan_end(caller, seen, scan_id)
     except KeyboardInterrupt:
-        say(f"the scan goes on; come back with: {caller.options.again('status', '--wait')}")
+        how = "is paused" if seen.state == "paused" else "goes on"
+        say(f"the scan {how}; come back with: {caller.options.again('status', '--wait')}")
         say(f"stop it with: {caller.options.again('cancel')}")
         return INTERRUPTED
     found: Json = answer["result"]["data"]

@@ -2,7 +2,7 @@
 
 `python -m clamscannerd.ctl.scan_all`: one line for each account; the exit code is the worst that `scan --wait` has, of
 all accounts. Which there are passwd says, and which are served the daemon: nothing of its configuration is known here.
-One account's trouble (a scan under way, a home that is gone) does not keep the others waiting.
+One account's trouble (a scan under way, or paused by its user, a home that is gone) does not keep the others waiting.
 
 Rejected: all at once (the daemon would queue them, but users who come by day would find a queue of hundreds); a
 command of clamscannerctl (an ordinary user cannot do it; `--user NAME scan home` is there for the administrator).
@@ -54,10 +54,11 @@ def _scan(caller: Caller, name: str) -> int:
     if SCAN_TYPE not in (kind["id"] for kind in permitted):
         return 0
     started: Json = caller.six("start_scan", scan_type=SCAN_TYPE)["result"]["data"]
-    ended: Json = waiting.scan_end(caller, waiting.Silent(), started["scan_id"])["result"]["data"]
+    answer = waiting.scan_end(caller, waiting.Silent(), started["scan_id"], or_paused=True)
+    ended: Json = answer["result"]["data"]
     out(f"{text.safe(name)}: {text.state(ended)}: {text.result(ended)}")
     sys.stdout.flush()
-    return text.scan_exit(ended)
+    return text.scan_exit(ended) if ended["scan_complete"] else TROUBLE
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def task(caller: Caller, task_id: str | None, follow: bool, strict: bool) -> int
     code = _follow(caller, known) if follow else _show(caller, known)
     if code or not strict:
         return code
-    return NOT_SCANNED if any(caller.six("get_scan_status")["result"]["data"]["not_scanned"].values()) else 0
+    counts = caller.six("get_scan_status")["result"]["data"]["not_scanned"]
+    return NOT_SCANNED if text.some_not_scanned(counts) else 0
 
 
 def latest(caller: Caller, kind: str | None = None) -> str | None:

@@ -30,7 +30,11 @@ _REASONS: Mapping[str, str] = {
     "no_signatures": "for want of signatures",
     "timed_out": "timed out",
     "engine_error": "engine errors",
+    "unchanged": "unchanged",
 }
+
+_UNCHANGED = "unchanged"
+"""The reason that is not one of trouble."""
 
 # With one of these the engine did not do its work: "nothing found" would be more than is known.
 _TROUBLE = ("no_signatures", "engine_error", "timed_out")
@@ -84,13 +88,24 @@ def plural(number: int, one: str, many: str | None = None) -> str:
 
 
 def not_scanned(counts: Mapping[str, int]) -> str:
-    """`14 not scanned (9 over the size limit, 5 encrypted)`: stands wherever the number of infected files stands."""
-    kinds = sorted(((number, name) for name, number in counts.items() if number), key=lambda kind: -kind[0])
+    """`14 not scanned (9 over the size limit, 5 encrypted)`: stands wherever the number of infected files stands.
+
+    Without what a recent scan leaves out: that is no trouble, and hides none here.
+    """
+    numbers = {name: number for name, number in counts.items() if number and name != _UNCHANGED}
+    kinds = sorted(((number, name) for name, number in numbers.items()), key=lambda kind: -kind[0])
     total = sum(number for number, _ in kinds)
     if not kinds:
         return "0 not scanned"
     parts = ", ".join(f"{number} {reason(name)}" for number, name in kinds)
     return f"{total} not scanned ({parts})"
+
+
+def unchanged(status: Json) -> str:
+    """`, 4936 left out (unchanged since 2026-01-29 12:00:00)` of a recent scan; "" of any other."""
+    number = int((status.get("not_scanned") or {}).get(_UNCHANGED, 0))
+    since = f" since {moment(float(status['since']))}" if status.get("since") is not None else ""
+    return f", {number} left out (unchanged{since})" if number or since else ""
 
 
 def reason(name: str) -> str:
@@ -122,12 +137,21 @@ def infected_words(status: Json) -> str:
 def result(status: Json) -> str:
     """`0 infected, 4986 scanned, 14 not scanned (...)`; `0 infected, 2 ignored, ...`."""
     counts: Mapping[str, int] = status.get("not_scanned") or {}
-    return f"{infected_words(status)}, {status['scanned_file_count']} scanned, {not_scanned(counts)}"
+    words = f"{infected_words(status)}, {status['scanned_file_count']} scanned, {not_scanned(counts)}"
+    return words + unchanged(status)
 
 
 def scan_name(status: Json) -> str:
     """`scan 12 (home)`."""
-    return f"scan {safe(str(status.get('scan_id', '?')))} ({safe(str(status.get('scan_type', '?')))})"
+    return f"scan {safe(str(status.get('scan_id', '?')))} ({scanned(status)})"
+
+
+def scanned(status: Json) -> str:
+    """What a scan is of: its type, or the first of the paths that were named."""
+    if kind := str(status.get("scan_type", "" if "paths" in status else "?")):
+        return safe(kind)
+    names = [safe(path) for path in status.get("paths") or ()]
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else "".join(names) or "named paths"
 
 
 def state(status: Json) -> str:
@@ -273,7 +297,12 @@ def scan_exit(status: Json, *, strict: bool = False) -> int:
     counts: Mapping[str, int] = status.get("not_scanned") or {}
     if any(counts.get(reason) for reason in _TROUBLE):
         return 2
-    return 3 if strict and state(status) == "done" and any(counts.values()) else 0
+    return 3 if strict and state(status) == "done" and some_not_scanned(counts) else 0
+
+
+def some_not_scanned(counts: Mapping[str, int]) -> bool:
+    """Whether there is one; what a recent scan leaves out is none."""
+    return any(number for name, number in counts.items() if name != _UNCHANGED)
 
 
 def items_lines(items: Sequence[Json]) -> list[str]:

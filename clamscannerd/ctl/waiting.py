@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
+from clamscannerd.ctl import text
 from clamscannerd.ctl.calls import Caller, Json, say
 
 FIRST_PAUSE_S = 0.2
@@ -38,6 +39,21 @@ class Silent:
 
     def record(self, record: Json) -> None:
         pass
+
+
+class Seen:
+    """Remembers the state that a scan was in when it was looked at last; and hands all on to `watch`."""
+
+    def __init__(self) -> None:
+        self.watch: Watch = Silent()
+        self.state = ""
+
+    def scan(self, status: Json) -> None:
+        self.state = text.state(status)
+        self.watch.scan(status)
+
+    def record(self, record: Json) -> None:
+        self.watch.record(record)
 
 
 def watch(*, json: bool, total: int | None = None) -> AbstractContextManager[Watch]:
@@ -102,15 +118,30 @@ class Poller:
         self.pause()
 
 
-def scan_end(caller: Caller, watcher: Watch, scan_id: Any = None) -> Json:  # noqa: ANN401  an id is echoed, never read
-    """The envelope of get_scan_status once the scan has ended, or once another scan stands in its place."""
+def scan_end(
+    caller: Caller,
+    watcher: Watch,
+    scan_id: Any = None,  # noqa: ANN401  an id is echoed, never read
+    *,
+    or_paused: bool = False,
+) -> Json:
+    """The envelope of get_scan_status once the scan has ended, or once another scan stands in its place.
+
+    A scan that is paused is waited for, and that is said once. `or_paused`: a pause is an end.
+    """
     poller = Poller(caller)
+    was = ""
     while True:
         answer = poller.ask("get_scan_status")
         status: Json = answer["result"]["data"]
         watcher.scan(status)
         if status["scan_complete"] or (scan_id is not None and status.get("scan_id") != scan_id):
             return answer
+        if (now := text.state(status)) == "paused" != was:
+            if or_paused:
+                return answer
+            say(f"the scan is paused; go on with: {caller.options.again('resume')}")
+        was = now
         poller.pause()
 
 

@@ -107,7 +107,7 @@ class ScanJobs:
             self._live.remove(live)
             if live.begun and not ended:
                 with self._stop.shield():
-                    await self.store.park_scan(scan.id)
+                    await self.store.park_scan(scan.id, live.counts)
 
     async def _attempts(self, live: LiveScan, account: Account, lock_fd: int) -> tuple[ScanState, str]:
         attempt = 0
@@ -115,7 +115,7 @@ class ScanJobs:
             while True:
                 if live.cancelled.is_set():
                     return ScanState.CANCELLED, CANCELLED
-                if (times := live.scan.resumed) > _MOST_RESUMED:
+                if (times := live.scan.resumed - live.scan.pauses) > _MOST_RESUMED:
                     return ScanState.FAILED, f"cannot finish the scan: it was interrupted {times} times"
                 try:
                     return await _Attempt(self, live, account).run(lock_fd)
@@ -163,6 +163,8 @@ class _Attempt:
                 self._live.begun = True
                 earlier = [f.path for f in await self._store.scan_findings(scan.id) if f.state is FindingState.STANDING]
                 self._live.restart(scan, earlier)
+                if scan.since is not None:  # it may leave them out, and then nothing would be known of them
+                    earlier += await self._store.older_standing(scan.id)
                 await link.send(self._job(engine), [session.fileno()])
                 await _send_rechecks(link, earlier)
                 return await self._follow(link)
@@ -183,10 +185,12 @@ class _Attempt:
         return found[0] if found else None
 
     def _job(self, engine: EngineState) -> ScanJob:
-        jobs = self._jobs
+        jobs, since = self._jobs, self._live.scan.since
         return ScanJob(
             roots=self._live.scan.paths,
             excludes=self._live.scan.excludes,
+            named=not self._live.scan.scan_type,
+            since_ns=None if since is None else int(since * 1e9),
             window=jobs.shares.share(),
             max_file_size=engine.max_file_size,
             clean_allowed=engine.signatures,

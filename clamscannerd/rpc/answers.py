@@ -33,6 +33,12 @@ class ScanStarted(msgspec.Struct):
     queue_position: int
 
 
+class ScanBegun(ScanStarted):
+    """`warnings`: why it may not begin, or not find, what one expects."""
+
+    warnings: list[str]
+
+
 class ScanStatus(msgspec.Struct):
     """The latest scan. At its end scanned_file_count and the sum of not_scanned are total_file_count."""
 
@@ -45,14 +51,18 @@ class ScanStatus(msgspec.Struct):
     total_file_count: int
     total_file_size_MiB: int
     scan_id: int
-    scan_type: str
+    scan_type: Annotated[str, Meta(description="Empty where paths were named.")]
+    paths: list[Path]
+    since: Annotated[float | None, Meta(description="Files that did not change since are left out.")]
     state: ScanState
     queue_position: int
     resumed: int
     infected_file_count: int
     ignored_file_count: Annotated[int | None, Meta(description="Of them; null: not known before its end.")]
     total_file_size: int
-    not_scanned: Annotated[dict[Reason, int], Meta(description="Neither clean nor infected: count by reason.")]
+    not_scanned: Annotated[
+        dict[Reason, int], Meta(description="Neither clean nor infected: count by reason; `unchanged` were left out.")
+    ]
     excludes: Annotated[list[str], Meta(description="What the configuration leaves out; empty until it begins.")]
     cached_file_count: int
     files_per_second: float
@@ -146,6 +156,16 @@ class ScanCancelled(msgspec.Struct):
     state: ScanState
 
 
+class ScanPaused(ScanCancelled):
+    """`state` is paused, unless the scan ended first."""
+
+
+class ScanResumed(ScanCancelled):
+    """`queue_position` 0: it runs, or is about to."""
+
+    queue_position: int
+
+
 class ScanShown(msgspec.Struct):
     """As get_scan_status, without its list of files. `findings`: of what it found, how many are in which state now."""
 
@@ -158,7 +178,9 @@ class ScanShown(msgspec.Struct):
     total_file_count: int
     total_file_size_MiB: int
     scan_id: int
-    scan_type: str
+    scan_type: Annotated[str, Meta(description="Empty where paths were named.")]
+    paths: list[Path]
+    since: Annotated[float | None, Meta(description="Files that did not change since are left out.")]
     state: ScanState
     queue_position: int
     resumed: int

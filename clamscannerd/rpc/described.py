@@ -16,6 +16,7 @@ from clamscannerd.model import Check
 from clamscannerd.rpc import answers
 from clamscannerd.rpc.described_history import HISTORY
 from clamscannerd.rpc.described_ignore import IGNORE
+from clamscannerd.rpc.described_scans import SCANS
 from clamscannerd.rpc.describing import FILE, LOG, SIGNATURE, STATUS, TASK_ID, Described, Example
 from clamscannerd.service import metrics, quarantine, task
 
@@ -258,14 +259,7 @@ _TASKS = {
 
 DESCRIBED: Mapping[str, Described] = {
     **{f"ClamScanner.{func}": described for func, described in _SIX.items()},
-    "Scan.cancel": Described(
-        summary="Stops the scan and answers when it has ended; what it has found stays listed.",
-        answer=answers.ScanCancelled,
-        errors=("not_found",),
-        examples=(
-            Example(name="stop it", answer={"scan_id": 12, "state": "cancelled"}, needs="a scan queued or under way"),
-        ),
-    ),
+    **SCANS,
     **HISTORY,
     **IGNORE,
     **_VAULT,

@@ -21,6 +21,8 @@ STATUS = {
     "total_file_size_MiB": 1840,
     "scan_id": 12,
     "scan_type": "home",
+    "paths": ["/home/anna"],
+    "since": None,
     "state": "done",
     "queue_position": 0,
     "resumed": 0,

@@ -14,7 +14,7 @@ from clamscannerd.model import Account, IgnoreKind
 from clamscannerd.rpc.access import Rule
 from clamscannerd.rpc.discover import document
 from clamscannerd.rpc.table import Call, Method, Methods, table
-from clamscannerd.service import clamscanner, daemon, explain, history, ignore, quarantine, scan, task
+from clamscannerd.service import clamscanner, daemon, explain, history, ignore, quarantine, scan, scan_start, task
 from clamscannerd.service import metrics as counted
 from clamscannerd.service.context import Context
 from clamscannerd.service.listening import KINDS, Kind, Listeners
@@ -26,6 +26,12 @@ class NoParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class StartScan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scan_type: str
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    scan_type: str | None = None
+    paths: list[str] | None = None
+    recent_s: Annotated[float, Meta(gt=0, le=36_500 * 86_400)] | None = None
 
 
 class DisinfectFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,9 +127,6 @@ class RemoveIgnore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 def build(context: Context) -> Methods:
     """The table over one daemon's context."""
 
-    async def cancel_scan(call: Call, _: NoParams) -> object:
-        return await scan.cancel(context, await context.entry(call.peer.uid, call.user))
-
     listeners = Listeners(context)
 
     async def subscribe(call: Call, params: Subscribe) -> object:
@@ -141,7 +144,7 @@ def build(context: Context) -> Methods:
     own = Rule.SELF
     methods = table(
         *_six(context),
-        Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel_scan),
+        *_scans(context),
         *_history(context),
         *_ignore(context),
         *_vault(context),
@@ -190,6 +193,32 @@ def _six(context: Context) -> list[Method]:
             rule=own,
             handler=check_disinfection_status,
         ),
+    ]
+
+
+def _scans(context: Context) -> list[Method]:
+    """Scan.* that act"""
+
+    async def start(call: Call, params: Start) -> object:
+        entry = await context.entry(call.peer.uid, call.user)
+        uid = call.peer.uid
+        return await scan_start.start(context, entry, uid, params.scan_type, params.paths, params.recent_s)
+
+    async def cancel(call: Call, _: NoParams) -> object:
+        return await scan.cancel(context, await context.entry(call.peer.uid, call.user))
+
+    async def pause(call: Call, _: NoParams) -> object:
+        return await scan.pause(context, await context.entry(call.peer.uid, call.user))
+
+    async def resume(call: Call, _: NoParams) -> object:
+        return await scan.resume(context, await context.entry(call.peer.uid, call.user))
+
+    own = Rule.SELF
+    return [
+        Method(name="Scan.start", params=Start, rule=own, handler=start),
+        Method(name="Scan.cancel", params=NoParams, rule=own, handler=cancel),
+        Method(name="Scan.pause", params=NoParams, rule=own, handler=pause),
+        Method(name="Scan.resume", params=NoParams, rule=own, handler=resume),
     ]
 
 

@@ -12,15 +12,14 @@ import msgspec
 
 from clamscannerd.errors import Refused, SpawnRefused, WorkerFailed
 from clamscannerd.model import LOG_NAME, SCAN_ENDED, Account, Scan, ScanState, TaskState
-from clamscannerd.rpc.names import to_wire
 from clamscannerd.service.accounts import Entry
 from clamscannerd.service.context import Context
 from clamscannerd.service.envelope import Answer, done, refused
 from clamscannerd.service.ignoring import NOT_COMPARED, as_found
-from clamscannerd.service.scan_types import ScanType, permitted
+from clamscannerd.service.scan_start import present, start_type
+from clamscannerd.service.scan_types import permitted
 from clamscannerd.service.selection import select
 from clamscannerd.service.status import (
-    NO_SIGNATURES,
     file_shown,
     ignored_shown,
     mail_shown,
@@ -41,50 +40,20 @@ async def get_scan_paths(context: Context, entry: Entry) -> Answer:
     """What may be scanned: permitted to the account, and there."""
     types = permitted(context.settings.scan_types, entry)
     try:
-        there = await _present(context, entry.account, types, need_one=False)
+        there = await present(context, entry.account, types, need_one=False)
     except (WorkerFailed, SpawnRefused) as error:
         return refused("get_scan_paths", f"cannot look into the home directory: {error}")
     return done("get_scan_paths", [{"id": kind.id, "message": kind.message} for kind in there])
 
 
-async def _present(context: Context, account: Account, types: list[ScanType], *, need_one: bool) -> list[ScanType]:
-    """Those of `types` of which at least one directory exists."""
-    wanted = tuple(path for kind in types for path in kind.paths)
-    if not wanted:
-        return []
-    exists = dict(zip(wanted, await context.exists(account, wanted, need_one=need_one), strict=True))
-    return [kind for kind in types if any(exists[path] for path in kind.paths)]
-
-
 async def start_scan(context: Context, entry: Entry, asked_by: int, scan_type: str) -> Answer:
     """Queue a scan and answer at once."""
-    func = "start_scan"
-    kinds = [kind for kind in permitted(context.settings.scan_types, entry) if kind.id == scan_type]
-    if not kinds:
-        return refused(func, f"cannot start the scan: there is no scan type {scan_type[:100]!r} for this account")
-    engine = context.engine()
-    away_s = time.monotonic() - engine.steady_since
-    if engine.kind == "lost" and away_s > context.settings.lost_after_s:
-        return refused(func, f"cannot start the scan: no engine for {away_s:.0f} s: {engine.reason}")
-    if why := context.suspended(entry.account.uid):
-        return refused(func, f"cannot start the scan: {why}")
     try:
-        await context.need_room("start the scan")
-        if not await _present(context, entry.account, kinds, need_one=True):
-            names = ", ".join(to_wire(path) for path in kinds[0].paths)
-            return refused(func, f"cannot start the scan: there is no directory {names} in the home directory")
-        scan = await context.store.add_scan(entry.account, scan_type, kinds[0].paths, asked_by, time.time())
-    except (Refused, WorkerFailed, SpawnRefused) as error:
-        text = str(error)
-        return refused(func, text if text.startswith("cannot start") else f"cannot start the scan: {text}")
-    context.queued(entry.account)
-    warnings = []
-    if engine.kind != "ready":
-        warnings.append(f"the scan waits for the engine: {engine.reason or engine.kind}")
-    elif not engine.signatures:
-        warnings.append(NO_SIGNATURES)
-    position = await context.jobs.position(scan.uid, scan.name)
-    return done(func, {"scan_id": scan.id, "queue_position": position}, warnings)
+        started = await start_type(context, entry, asked_by, scan_type)
+    except Refused as error:
+        return refused("start_scan", str(error))
+    data = {"scan_id": started.scan_id, "queue_position": started.queue_position}
+    return done("start_scan", data, started.warnings)
 
 
 async def get_scan_status(context: Context, entry: Entry) -> Answer:
@@ -205,7 +174,8 @@ async def _disinfect_files(
     if why := context.suspended(account.uid):
         return refused(func, f"cannot start the disinfection: {why}")
     if scan.state not in SCAN_ENDED:  # its list is not whole yet: what is missing on it would be called unknown
-        return refused(func, f"cannot disinfect: a scan of this account is already {scan.state.value}")
+        held = "; resume or cancel it" if scan.state is ScanState.PAUSED else ""
+        return refused(func, f"cannot disinfect: a scan of this account is already {scan.state.value}{held}")
     findings = await context.store.standing_findings(account.uid, account.name)
     try:
         await context.need_room("disinfect")

@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from clamscannerd.errors import Refused, UnknownAccount
-from clamscannerd.model import Account, Check, EngineInfo, Frozen, IgnoreKind, Scan
+from clamscannerd.model import Account, Check, EngineInfo, Frozen, IgnoreKind, Place, Scan
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.ignoring import Ignores
 from clamscannerd.service.scan_types import ScanType
@@ -49,6 +49,8 @@ class Jobs(Protocol):
     def wake(self) -> None: ...
     async def position(self, uid: int, name: str) -> int: ...
     async def cancel_scan(self, scan: Scan) -> None: ...
+    async def pause_scan(self, scan: Scan) -> None: ...
+    async def resume_scan(self, scan: Scan) -> None: ...
 
 
 class Settings(Frozen, frozen=True, kw_only=True):
@@ -73,6 +75,7 @@ class Context:
         accounts: Accounts,
         engine: Callable[[], EngineState],
         probe: Callable[[Account, tuple[bytes, ...]], Awaitable[tuple[bool, ...]]],
+        look: Callable[[Account, tuple[bytes, ...]], Awaitable[tuple[Place, ...]]],
         settings: Settings,
         reload: Callable[[], Awaitable[list[str]]],
         health: Callable[[Account | Literal["all"] | None], Awaitable[list[Check]]],
@@ -100,6 +103,7 @@ class Context:
         self.verify_slots = trio.CapacityLimiter(_VERIFIES)
         self.database_slot = trio.CapacityLimiter(1)  # to read the whole database
         self._probe = probe
+        self._look = look
         self._probes = trio.CapacityLimiter(_PROBES)
         self._probing: dict[int, trio.Lock] = {}
         self._tests = trio.CapacityLimiter(_TESTS)
@@ -144,6 +148,11 @@ class Context:
                     self._seen.clear()
                 self._seen[account.uid] = trio.current_time(), account, seen
             return tuple(seen[path] for path in paths)
+
+    async def look(self, account: Account, paths: tuple[bytes, ...]) -> tuple[Place, ...]:
+        """What stands at these paths just now, seen by a worker that is the account."""
+        async with one_at_a_time(self._probing, account.uid), self._probes:
+            return await self._look(account, paths)
 
     async def self_test(self, account: Account | None) -> Check:
         """Whether the EICAR test file is found, in a file of the account, or by the engine alone."""

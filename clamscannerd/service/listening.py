@@ -20,7 +20,7 @@ import msgspec
 import trio
 
 from clamscannerd.errors import Refused
-from clamscannerd.model import SCAN_ENDED, Account, Finding, Scan, Task, TaskState
+from clamscannerd.model import SCAN_ENDED, Account, Finding, Scan, ScanState, Task, TaskState
 from clamscannerd.rpc.table import Call, Notice
 from clamscannerd.service.clamscanner import scan_status
 from clamscannerd.service.context import Context
@@ -99,8 +99,10 @@ class Listener:
             await self._tell(say, "Engine.changed", told)
 
     async def _look_at_scans(self, say: Say) -> bool:
-        """Whether one is under way."""
+        """Whether one is under way. One that is paused is not: that it goes on or ends says itself."""
+        paused = False
         for scan in await self._new_scans():
+            paused = scan.state is ScanState.PAUSED
             if scan.id != self._scan:
                 self._scan, self._scan_ended, self._finding, self._found = scan.id, False, 0, -1
             if self._scan_ended:
@@ -113,7 +115,7 @@ class Listener:
             elif status != self._status:
                 self._status = status
                 await self._tell(say, "Scan.progress", status)
-        return not self._scan_ended
+        return not self._scan_ended and not paused
 
     async def _new_scans(self) -> list[Scan]:
         """Oldest first: the one seen last, unless its end was seen, and those asked for since; at first the latest."""

@@ -71,6 +71,7 @@ ROWS: Mapping[str, Mapping[str, _Row]] = {
         "scans": _gauge("jobs_running", _JOBS, kind="scan"),
         "tasks": _gauge("jobs_running", _JOBS, kind="task"),
         "waiting": _gauge("jobs_waiting", "Jobs that wait for their turn, or for an engine."),
+        "paused": _gauge("scans_paused", "Scans that were paused and wait to be resumed."),
         "stuck": _gauge("jobs_stuck", "Waiting jobs that were tried and could not be started."),
         "stuck_since": _gauge("jobs_stuck_since_timestamp_seconds", "When the first of those was tried; 0: none."),
     },

@@ -14,7 +14,9 @@ NO_SIGNATURES = "only the built-in test signature is loaded: nothing is called c
 
 
 def shown(home: bytes, path: bytes) -> str:
-    """An absolute path in wire form."""
+    """An absolute path in wire form; b"." is the home itself."""
+    if path == b".":
+        return to_wire(home) or "/"
     return to_wire(home + b"/" + path) if path else ""
 
 
@@ -85,6 +87,8 @@ def status_of(
         "total_file_size_MiB": -(-counts.total_bytes // _MIB),
         "scan_id": scan.id,
         "scan_type": scan.scan_type,
+        "paths": [shown(home, path) for path in scan.paths],
+        "since": scan.since,
         "state": scan.state.value,
         "queue_position": queue_position,
         "resumed": scan.resumed,

@@ -27,6 +27,7 @@ from clamscannerd import events
 from clamscannerd.errors import MonitorLost, SpawnRefused, StateError, UnknownAccount, WorkerOutdated
 from clamscannerd.model import SCAN_ENDED, Account, Frozen, Scan, ScanState, Task, TaskState
 from clamscannerd.state.locks import lock_of
+from clamscannerd.state.scan_orders import ScanOrders
 from clamscannerd.state.store import Job, Store
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ class RunnerStatistics(Frozen, frozen=True, kw_only=True):
     tasks: int
     waiting: int
     """Neither running nor about to."""
+    paused: int
+    """Scans that wait for somebody's word."""
     stuck: int
     """Of those the ones that were tried and could not be started."""
     stuck_since: float
@@ -80,6 +83,7 @@ class _Running:
         self.cancelled = trio.Event()
         self.ended = trio.Event()
         self.scope = trio.CancelScope()
+        self.paused = False  # on somebody's word: see ScanOrders
 
 
 class Runner:
@@ -114,7 +118,8 @@ class Runner:
         self._faults: dict[tuple[str, int], int] = {}
         self._locked: dict[tuple[str, int], float] = {}  # since when the account's lock is not to be had
         self._missed: dict[tuple[str, int], float] = {}  # since when passwd does not know the account
-        self._cancels: dict[int, trio.Event] = {}  # scans being cancelled: none of them starts meanwhile
+        self._orders = ScanOrders(store, self._running_scan, self._ordered)
+        self._paused = 0
         self._waiting = 0
         self._stuck: dict[tuple[str, int], _Stuck] = {}
         self._stopping = False
@@ -143,26 +148,25 @@ class Runner:
         return 0
 
     async def cancel_scan(self, scan: Scan) -> None:
-        """Returns when the scan has ended: a running one is told and waited for, a queued one is ended here."""
-        if (other := self._cancels.get(scan.id)) is not None:
-            await other.wait()
-            return
-        over = self._cancels[scan.id] = trio.Event()
-        try:
-            running = self._running.get((scan.uid, scan.name))
-            if running is not None and running.job.kind == "scan" and running.job.id == scan.id:
-                running.cancelled.set()
-                await running.ended.wait()
-            # Not by what we were given: it may have ended meanwhile, or been put back before it began.
-            now = await self._store.get_scan(scan.id)
-            if now is not None and now.state not in SCAN_ENDED:
-                message = "the scan was cancelled before it started"
-                await self._store.end_scan(scan.id, ScanState.CANCELLED, now.counts, message, time.time())
-        finally:
-            del self._cancels[scan.id]
-            over.set()
-            self.moved(scan.uid, scan.name)
-            self.wake()
+        """Returns when the scan has ended."""
+        await self._orders.cancel(scan)
+
+    async def pause_scan(self, scan: Scan) -> None:
+        """Returns when the scan is paused, or has ended."""
+        await self._orders.pause(scan)
+
+    async def resume_scan(self, scan: Scan) -> None:
+        """Returns when a paused scan is queued again."""
+        await self._orders.resume(scan)
+
+    def _running_scan(self, scan: Scan) -> _Running | None:
+        running = self._running.get((scan.uid, scan.name))
+        is_it = running is not None and running.job.kind == "scan" and running.job.id == scan.id
+        return running if is_it else None
+
+    def _ordered(self, scan: Scan) -> None:
+        self.moved(scan.uid, scan.name)
+        self.wake()
 
     def statistics(self) -> RunnerStatistics:
         kinds = [running.job.kind for running in self._running.values()]
@@ -171,6 +175,7 @@ class Runner:
             scans=kinds.count("scan"),
             tasks=kinds.count("task"),
             waiting=self._waiting,
+            paused=self._paused,
             stuck=len(stuck),
             stuck_since=min(stuck, default=0.0),
         )
@@ -202,12 +207,13 @@ class Runner:
     async def _start_all(self, nursery: trio.Nursery) -> float:
         """Start what may start; returns the time at which to look again without being woken."""
         soonest = float("inf")
+        self._paused = await self._store.paused_scans()
         waiting = [] if self._stopping else await self._store.waiting_jobs()
         left = {(job.kind, job.id) for job in waiting} | self._keys_running()
         self._stuck = {key: stuck for key, stuck in self._stuck.items() if key in left}
         for job in waiting if not self.outdated.is_set() else ():
             # No await from here to the entry in _running: two rounds never pick the same account.
-            if (job.uid, job.name) in self._running or (job.kind == "scan" and job.id in self._cancels):
+            if (job.uid, job.name) in self._running or (job.kind == "scan" and job.id in self._orders):
                 continue
             not_before = self._not_before.get((job.kind, job.id), 0.0)
             if not_before > trio.current_time():
@@ -243,6 +249,9 @@ class Runner:
                 elif how is _How.WELL:
                     self._faults.pop((job.kind, job.id), None)
                     self._stuck.pop((job.kind, job.id), None)
+            if running.paused:
+                await self._queue_again(job)
+                await self._try(job, lambda: self._orders.hold(job.id))
         finally:
             del self._running[job.uid, job.name]
             running.ended.set()

@@ -281,7 +281,22 @@ EXCLUDES = """
 ALTER TABLE scan ADD COLUMN excludes BLOB NOT NULL DEFAULT x'';
 """
 
-MIGRATIONS: tuple[str, ...] = (SCHEMA, ENGINES_AND_MAILBOXES, IGNORE_LIST, OWNERS_OF_FINDINGS, EXCLUDES)
+RECENT_AND_PAUSED = """
+-- A recent scan leaves out files that did not change (ctime) since then. Epoch seconds, decided when it was asked for;
+-- NULL: all files are scanned.
+ALTER TABLE scan ADD COLUMN since REAL;
+-- How often it was paused. Each pause of a running scan is also one of `resumed`, and no sign of something wrong.
+ALTER TABLE scan ADD COLUMN pauses INTEGER NOT NULL DEFAULT 0 CHECK (pauses >= 0);
+"""
+
+MIGRATIONS: tuple[str, ...] = (
+    SCHEMA,
+    ENGINES_AND_MAILBOXES,
+    IGNORE_LIST,
+    OWNERS_OF_FINDINGS,
+    EXCLUDES,
+    RECENT_AND_PAUSED,
+)
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""
 
 VERSION = len(MIGRATIONS)

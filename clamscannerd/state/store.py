@@ -127,12 +127,18 @@ class Store(IgnoreStore):
     # --- scans
 
     async def add_scan(
-        self, account: Account, scan_type: str, paths: tuple[bytes, ...], asked_by: int, now: float
+        self,
+        account: Account,
+        scan_type: str,
+        paths: tuple[bytes, ...],
+        asked_by: int,
+        now: float,
+        since: float | None = None,
     ) -> Scan:
         """A queued scan; older ones beyond the limits go. Refused: a job of this account is under way."""
         self._latest.forget(account.uid, account.name)
         try:
-            return await self._db.write(store_scans.add, self.limits, account, scan_type, paths, asked_by, now)
+            return await self._db.write(store_scans.add, self.limits, account, scan_type, paths, asked_by, now, since)
         finally:  # a look meanwhile may have been at the time before
             self._latest.forget(account.uid, account.name)
 
@@ -158,17 +164,33 @@ class Store(IgnoreStore):
         """To done, cancelled or failed. Done clears older findings that the scan covered and did not find."""
         return await self._db.write(store_scans.end, scan_id, state, counts, message, now)
 
-    async def park_scan(self, scan_id: int) -> Scan:
-        """running -> queued at its old place, resumed + 1."""
-        return await self._db.write(store_scans.park, scan_id)
+    async def park_scan(self, scan_id: int, counts: Counts | None = None) -> Scan:
+        """running -> queued at its old place, resumed + 1. `counts`: as far as it came."""
+        return await self._db.write(store_scans.park, scan_id, counts)
+
+    async def pause_scan(self, scan_id: int) -> Scan:
+        """queued -> paused."""
+        return await self._db.write(store_scans.pause, scan_id)
+
+    async def resume_scan(self, scan_id: int) -> Scan:
+        """paused -> queued at its old place."""
+        return await self._db.write(store_scans.resume, scan_id)
+
+    async def paused_scans(self) -> int:
+        """How many there are."""
+        return await self._db.read(store_scans.paused)
 
     async def add_findings(self, scan_id: int, found: Sequence[NewFinding], now: float) -> list[Finding]:
         """Those kept (max_findings_per_scan). The same path again updates its finding."""
         return await self._db.write(store_scans.add_findings, self.limits, scan_id, found, now)
 
     async def clear_findings(self, scan_id: int, paths: Sequence[bytes]) -> int:
-        """Looked at again and clean or gone; how many were cleared."""
+        """Looked at again and clean or gone; how many were cleared, of this scan or of earlier ones."""
         return await self._db.write(store_scans.clear_findings, scan_id, paths)
+
+    async def older_standing(self, scan_id: int) -> list[bytes]:
+        """Paths that stand since before this scan, as far as it covers them, in the order found."""
+        return await self._db.read(store_scans.older_standing, scan_id)
 
     async def add_not_scanned(self, scan_id: int, entries: Sequence[tuple[bytes, str]]) -> int:
         """(path, reason), kept up to max_not_scanned_per_scan; how many were kept."""

@@ -268,13 +268,21 @@ def _connect(path: Path) -> sqlite3.Connection:
         f"journal_size_limit = {WAL_LIMIT_BYTES}",
     ):
         connection.execute(f"PRAGMA {pragma}")
-    connection.create_function("covers", 2, _covers, deterministic=True)
+    connection.create_function("covers", 2, _Covers(), deterministic=True)
     return connection
 
 
-def _covers(paths: bytes, path: bytes) -> int:
-    """SQL: covers(scan.paths, path)."""
-    return tasks.covers(paths.split(b"\0"), path)
+class _Covers:
+    """SQL: covers(scan.paths, path). One statement asks about the same paths again and again."""
+
+    def __init__(self) -> None:
+        self._paths = b""
+        self._area = tasks.Area(())
+
+    def __call__(self, paths: bytes, path: bytes) -> int:
+        if paths != self._paths:
+            self._paths, self._area = paths, tasks.Area(paths.split(b"\0"))
+        return path in self._area
 
 
 def _accept(connection: sqlite3.Connection, path: Path) -> None:

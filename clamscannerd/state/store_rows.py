@@ -98,6 +98,8 @@ def scan_of(row: sqlite3.Row) -> Scan:
         engine=msgspec.json.decode(row["engine"], type=EngineInfo),
         message=row["message"],
         excludes=tuple(row["excludes"].split(b"\0")) if row["excludes"] else (),
+        since=row["since"],
+        pauses=row["pauses"],
     )
 
 
@@ -203,7 +205,8 @@ def refuse_if_busy(c: sqlite3.Connection, account: int, verb: str) -> None:
         "SELECT state FROM scan WHERE account = ? AND state IN ('queued', 'running', 'paused')", (account,)
     ).fetchone()
     if row is not None:
-        raise Refused(f"cannot {verb}: a scan of this account is already {row['state']}")
+        held = "; resume or cancel it" if row["state"] == ScanState.PAUSED else ""
+        raise Refused(f"cannot {verb}: a scan of this account is already {row['state']}{held}")
     row = c.execute("SELECT kind FROM task WHERE account = ? AND state <> 'done'", (account,)).fetchone()
     if row is not None:
         raise Refused(f"cannot {verb}: {_KIND_WORDS[TaskKind(row['kind'])]} of this account is under way")

@@ -3,7 +3,8 @@
 How an old finding leaves the list: acted on; looked at again when its scan is resumed (clear_findings); found again
 by a later scan, whose row then stands instead; or covered by a later scan that was done and did not find it. The last
 needs proof: a path that the later scan left out or could not scan still stands, and where that scan found or failed to
-scan more than the lists hold nothing is concluded at all. How one comes back by force: store_relist.
+scan more than the lists hold nothing is concluded at all. Of a recent scan, which leaves files out, nothing is
+concluded ever: it looks again at each older finding that it covers. How one comes back by force: store_relist.
 """
 
 import sqlite3
@@ -33,6 +34,11 @@ memory, and that several times over."""
 
 _KNOWN_WITHOUT_PATH = (Reason.VANISHED, Reason.EXCLUDED)
 
+_OLDER = (
+    "FROM finding INDEXED BY finding_standing WHERE account = ? AND scan < ? AND state = 'standing' AND covers(?, path)"
+)
+"""What stands of the account since before a scan, and that scan covers."""
+
 _SCAN = "SELECT s.*, a.uid, a.name FROM scan s JOIN account a ON a.id = s.account"
 
 
@@ -44,13 +50,14 @@ def add(
     paths: tuple[bytes, ...],
     asked_by: int,
     now: float,
+    since: float | None,
 ) -> Scan:
     owner = make_account(c, account.uid, account.name)
     refuse_if_busy(c, owner, "start the scan")
     cursor = c.execute(
-        "INSERT INTO scan (account, turn, scan_type, paths, state, asked_by, asked_at, engine)"
-        " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
-        (owner, next_turn(c), scan_type, b"\0".join(paths), asked_by, now, to_json(EngineInfo())),
+        "INSERT INTO scan (account, turn, scan_type, paths, state, asked_by, asked_at, engine, since)"
+        " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?)",
+        (owner, next_turn(c), scan_type, b"\0".join(paths), asked_by, now, to_json(EngineInfo()), since),
     )
     scan_id = cursor.lastrowid
     c.execute(
@@ -131,7 +138,7 @@ def end(c: sqlite3.Connection, scan_id: int, state: ScanState, counts: Counts, m
         "UPDATE scan SET state = ?, ended_at = ?, message = ? WHERE id = ?", (state, now, clipped(message), scan_id)
     )
     _save_counts(c, scan_id, counts)
-    if state is ScanState.DONE and lists_are_whole(c, scan_id, counts):
+    if state is ScanState.DONE and row["since"] is None and lists_are_whole(c, scan_id, counts):
         _clear_what_was_looked_at(c, scan_id, row)
     return scan_of(_row(c, scan_id))
 
@@ -142,11 +149,7 @@ def _clear_what_was_looked_at(c: sqlite3.Connection, scan_id: int, row: sqlite3.
     skipped = c.execute("SELECT path, reason FROM not_scanned WHERE scan = ?", (scan_id,)).fetchall()
     unseen = {skip["path"] for skip in skipped if skip["reason"] != Reason.VANISHED}
     shut = {skip["path"] for skip in skipped}
-    older = c.execute(
-        "SELECT id, path FROM finding INDEXED BY finding_standing"
-        " WHERE account = ? AND scan < ? AND state = 'standing' AND covers(?, path)",
-        (row["account"], scan_id, row["paths"]),
-    ).fetchall()
+    older = c.execute(f"SELECT id, path {_OLDER}", (row["account"], scan_id, row["paths"])).fetchall()
     excludes = Globs(row["excludes"].split(b"\0") if row["excludes"] else ())
     seen = [
         (one["id"],)
@@ -177,10 +180,29 @@ def lists_are_whole(c: sqlite3.Connection, scan_id: int, counts: Counts) -> bool
     return bool(counts.infected_files <= found and counted <= unscanned)
 
 
-def park(c: sqlite3.Connection, scan_id: int) -> Scan:
+def park(c: sqlite3.Connection, scan_id: int, counts: Counts | None = None) -> Scan:
     _move(c, scan_id, ScanState.QUEUED)
+    if counts is not None:
+        _save_counts(c, scan_id, counts)
     c.execute("UPDATE scan SET state = 'queued', resumed = resumed + 1 WHERE id = ?", (scan_id,))
     return scan_of(_row(c, scan_id))
+
+
+def pause(c: sqlite3.Connection, scan_id: int) -> Scan:
+    _move(c, scan_id, ScanState.PAUSED)
+    c.execute("UPDATE scan SET state = 'paused', pauses = pauses + 1 WHERE id = ?", (scan_id,))
+    return scan_of(_row(c, scan_id))
+
+
+def resume(c: sqlite3.Connection, scan_id: int) -> Scan:
+    _move(c, scan_id, ScanState.QUEUED)
+    c.execute("UPDATE scan SET state = 'queued' WHERE id = ?", (scan_id,))
+    return scan_of(_row(c, scan_id))
+
+
+def paused(c: sqlite3.Connection) -> int:
+    under_way = "FROM scan INDEXED BY scan_under_way WHERE state IN ('queued', 'running', 'paused')"
+    return int(c.execute(f"SELECT count(*) {under_way} AND state = 'paused'").fetchone()[0])
 
 
 def add_findings(
@@ -244,12 +266,19 @@ def stand(
     return finding_of(row)
 
 
+def older_standing(c: sqlite3.Connection, scan_id: int) -> list[bytes]:
+    row = _row(c, scan_id)
+    rows = c.execute(f"SELECT path {_OLDER} ORDER BY id", (row["account"], scan_id, row["paths"]))
+    return [one["path"] for one in rows]
+
+
 def clear_findings(c: sqlite3.Connection, scan_id: int, paths: Sequence[bytes]) -> int:
-    """standing -> cleared, by path; how many. A path that does not stand is left as it is."""
+    """standing -> cleared, by path, in whichever scan of the account; how many. What does not stand is left."""
+    account = _row(c, scan_id)["account"]
     before = c.total_changes
     c.executemany(
-        "UPDATE finding SET state = 'cleared' WHERE scan = ? AND path = ? AND state = 'standing'",
-        [(scan_id, path) for path in paths],
+        "UPDATE finding SET state = 'cleared' WHERE account = ? AND path = ? AND state = 'standing'",
+        [(account, path) for path in paths],
     )
     return int(c.total_changes - before)
 

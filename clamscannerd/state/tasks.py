@@ -16,18 +16,17 @@ from clamscannerd.model import Action, FindingState, Outcome, RestoreOutcome, Sc
 State = TypeVar("State", ScanState, TaskState, StepState, FindingState)
 
 # A scan that is interrupted (the daemon ended, the engine was lost) goes back to queued and starts over under its id.
+# One that is paused while it runs goes the same way, and is paused from there.
 #
-#   queued -> running | cancelled | failed
-#   running -> queued | paused | done | cancelled | failed
+#   queued -> running | paused | cancelled | failed
+#   running -> queued | done | cancelled | failed
 #   paused -> queued | cancelled | failed
 #   done -> (end)
 #   cancelled -> (end)
 #   failed -> (end)
 SCAN_MOVES: Mapping[ScanState, frozenset[ScanState]] = {
-    ScanState.QUEUED: frozenset({ScanState.RUNNING, ScanState.CANCELLED, ScanState.FAILED}),
-    ScanState.RUNNING: frozenset(
-        {ScanState.QUEUED, ScanState.PAUSED, ScanState.DONE, ScanState.CANCELLED, ScanState.FAILED}
-    ),
+    ScanState.QUEUED: frozenset({ScanState.RUNNING, ScanState.PAUSED, ScanState.CANCELLED, ScanState.FAILED}),
+    ScanState.RUNNING: frozenset({ScanState.QUEUED, ScanState.DONE, ScanState.CANCELLED, ScanState.FAILED}),
     ScanState.PAUSED: frozenset({ScanState.QUEUED, ScanState.CANCELLED, ScanState.FAILED}),
     ScanState.DONE: frozenset(),
     ScanState.CANCELLED: frozenset(),
@@ -94,9 +93,22 @@ def advance(state: State, to: State, what: str) -> State:
     return to
 
 
+class Area:
+    """What a scan of `paths` (beneath the home, b"." is all of it) meets. Quick: asked for each of many findings."""
+
+    __slots__ = ("_beneath", "_tops")
+
+    def __init__(self, paths: Collection[bytes]) -> None:
+        self._tops = frozenset(paths)
+        self._beneath = (b"",) if b"." in self._tops else tuple(top + b"/" for top in self._tops)
+
+    def __contains__(self, path: bytes) -> bool:
+        return path in self._tops or path.startswith(self._beneath)
+
+
 def covers(paths: Collection[bytes], path: bytes) -> bool:
-    """Whether a scan of `paths` (relative to the home, b"." is all of it) meets `path`."""
-    return any(top == b"." or path == top or path.startswith(top + b"/") for top in paths)
+    """Whether a scan of `paths` meets `path`."""
+    return path in Area(paths)
 
 
 _DONE_WORDS: Mapping[Outcome, tuple[str, str]] = {

@@ -36,6 +36,7 @@ _NO_LINK: Final = frozenset({errno.ENOENT, errno.EXDEV, errno.EPERM, errno.EOPNO
 
 _OPEN_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OPEN_DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -54,8 +55,9 @@ _HOW_FILE = _OpenHow(_OPEN_FILE, 0, _RESOLVE)
 # Reading must not disturb a mail reader's "new mail" (atime older than mtime); only an owner may ask for it.
 _HOW_FILE_NOATIME = _OpenHow(_OPEN_FILE | os.O_NOATIME, 0, _RESOLVE)
 _HOW_DIR = _OpenHow(_OPEN_DIR, 0, _RESOLVE)
+_HOW_LOOK = _OpenHow(_LOOK, 0, _RESOLVE)
 _HOW_SIZE = ctypes.sizeof(_OpenHow)
-_REF_FILE, _REF_NOATIME, _REF_DIR = map(ctypes.byref, (_HOW_FILE, _HOW_FILE_NOATIME, _HOW_DIR))
+_REF_FILE, _REF_NOATIME, _REF_DIR, _REF_LOOK = map(ctypes.byref, (_HOW_FILE, _HOW_FILE_NOATIME, _HOW_DIR, _HOW_LOOK))
 
 
 class Kernel:
@@ -89,6 +91,12 @@ class Kernel:
         if not self.openat2:
             return self._walk(dir_fd, path, _OPEN_DIR)
         return _checked(_syscall(_NR_OPENAT2, dir_fd, path, _REF_DIR, _HOW_SIZE), path)
+
+    def look(self, dir_fd: int, path: bytes) -> int:
+        """An fd to see what stands at `path`, and for nothing else; of a link it is the link itself."""
+        if not self.openat2:
+            return self._walk(dir_fd, path, _LOOK)
+        return _checked(_syscall(_NR_OPENAT2, dir_fd, path, _REF_LOOK, _HOW_SIZE), path)
 
     def open_parent(self, dir_fd: int, path: bytes) -> tuple[int, bytes]:
         """The fd of the directory that holds `path`, and the last component."""

@@ -19,6 +19,8 @@ from clamscannerd.worker.channel import Channel, DaemonGone
 from clamscannerd.worker.cleanse import cleanse
 from clamscannerd.worker.feed import Feed
 from clamscannerd.worker.group import Groups
+from clamscannerd.worker.look import look
+from clamscannerd.worker.lookwire import Look, Looked
 from clamscannerd.worker.mailscan import Engine, Survey
 from clamscannerd.worker.mailwire import Cleanse
 from clamscannerd.worker.messages import (
@@ -85,6 +87,8 @@ def _job(channel: Channel, home: bytes, uid: int, seals: dict[str, int]) -> None
             channel.send(Probed(exists=tuple(_is_directory(kernel, home_fd, path) for path in command.paths)))
         case SelfTest() if len(fds) == 1:
             channel.send(self_test(kernel, home_fd, command, fds[0]))
+        case Look():
+            channel.send(Looked(places=tuple(look(kernel, home_fd, path) for path in command.paths)))
         case ScanJob():
             scan.scan(channel, kernel, home_fd, len(home), command, fds)
         case ActJob():

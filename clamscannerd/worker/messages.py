@@ -6,8 +6,8 @@ believes no more of a reply than that its form is lawful: everything else is the
 
 Which messages are legal when:
     worker  ->  Hello                                         first of all
-    daemon  ->  Probe | SelfTest | ScanJob | ActJob | RestoreJob  once
-    Probe:      -> Probed
+    daemon  ->  Probe | Look | SelfTest | ScanJob | ActJob | RestoreJob  once
+    Probe:      -> Probed; Look: see lookwire.py
     SelfTest:   see testwire.py
     ScanJob:    daemon Recheck* Window Sessions NoSession Cancel; worker Progress Found Skipped Cleared NeedSession,
                 in the end Scanned
@@ -27,6 +27,7 @@ from msgspec import Meta
 
 from clamscannerd.errors import LocalProtocolError, RemoteProtocolError
 from clamscannerd.model import Action, Count, Counts, Identity, Int64, Outcome, Reason, RelPath, Sha256, is_beneath
+from clamscannerd.worker.lookwire import LookCommand, LookReply
 from clamscannerd.worker.mailwire import MailCommand, MailReply
 from clamscannerd.worker.restorewire import RestoreCommand, RestoreReply, Xattrs
 from clamscannerd.worker.testwire import SelfTest, SelfTested
@@ -67,7 +68,8 @@ class Probe(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
 
 class ScanJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """Scan everything beneath `roots` (relative to the home; b"." is the home itself) but for what `excludes` say: they
-    are patterns (globs.py)."""
+    are patterns (globs.py). `named`: somebody named these, files too; one that is not there is said to have vanished,
+    and not passed over. `since_ns`: files whose ctime is before it are left out."""
 
     roots: tuple[bytes, ...]
     excludes: tuple[bytes, ...]
@@ -78,10 +80,12 @@ class ScanJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_field
     max_skipped: int
     fds: int
     file_cpu_s: float = math.inf
+    named: bool = False
+    since_ns: Int64 | None = None
 
 
 class Recheck(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """Found before the scan was interrupted: look at these first. The last such message has `last`."""
+    """Found before: look at these first. The last such message has `last`."""
 
     paths: tuple[bytes, ...]
     last: bool
@@ -167,7 +171,7 @@ class Sync(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=T
 
 
 Command = (
-    Probe | ScanJob | Recheck | Window | Sessions | NoSession | Cancel
+    Probe | LookCommand | ScanJob | Recheck | Window | Sessions | NoSession | Cancel
     | ActJob | Act | ActGroup | GroupStored | Stored | Log | Sync
     | MailCommand | RestoreCommand | SelfTest
 )  # fmt: skip
@@ -334,7 +338,7 @@ class Fault(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
 
 
 Reply = (
-    Hello | Probed | Progress | Found | Skipped | Cleared | NeedSession | Scanned
+    Hello | Probed | LookReply | Progress | Found | Skipped | Cleared | NeedSession | Scanned
     | Content | Chunk | ContentEnd | Acted | SmallFiles | GroupActed | LogFailed | Synced | Fault | MailReply
     | RestoreReply | SelfTested
 )  # fmt: skip

@@ -61,13 +61,13 @@ class ScanRun:
         self._clean_allowed = job.clean_allowed
         self._tally = Tally(channel, job.max_skipped)
         self._feed = Feed(job.file_deadline_s, self._given_up)
-        self._files = walk(kernel, home_fd, home_length, job.roots, job.excludes)
-        self._ahead = sizes(kernel, home_fd, home_length, job.roots, job.excludes)
+        tree = kernel, home_fd, home_length, job.roots, job.excludes
+        self._files = walk(*tree, named=job.named, since_ns=job.since_ns)
+        self._ahead = sizes(*tree, named=job.named)
         self._poll = select.poll()  # one for all waits: there is one for every second file
         self._poll.register(channel.fileno(), select.POLLIN)
         self._polled_session = -1
-        self._counting = True
-        self._walking = True
+        self._counting = self._walking = True
         self._ready: deque[Flight] = deque()  # opened, not sent
         self._rechecks: deque[bytes] = deque()
         self._boxes: deque[FileBox] = deque()  # to be taken apart; the first is at work

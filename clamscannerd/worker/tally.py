@@ -60,9 +60,12 @@ class Tally:
             self._channel.send(FoundMessages(path=path, messages=batch, total=total, in_box=in_box))
 
     def skipped(self, path: bytes, reason: Reason) -> None:
-        """One file without a verdict. Paths are reported up to the limit; all are counted."""
+        """One file without a verdict. Paths are reported up to the limit; all are counted.
+
+        What is unchanged is counted alone: it would fill the list, and hide in it what somebody should look at.
+        """
         number = self.not_scanned[reason] = self.not_scanned.get(reason, 0) + 1
-        if reason is Reason.EXCLUDED and number > _MOST_EXCLUDED:
+        if reason is Reason.UNCHANGED or (reason is Reason.EXCLUDED and number > _MOST_EXCLUDED):
             return
         if self._skipped_sent < self._max_skipped and path != b".":
             self._skipped_sent += 1

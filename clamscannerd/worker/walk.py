@@ -11,7 +11,9 @@ A stack of open directory iterators (as os.fwalk keeps) was rejected: one fd a l
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 from clamscannerd.globs import Globs
@@ -74,18 +76,62 @@ def outermost(roots: Iterable[bytes]) -> list[bytes]:
 
 
 def walk(
-    kernel: Kernel, home_fd: int, home_length: int, roots: Iterable[bytes], excludes: Sequence[bytes]
+    kernel: Kernel,
+    home_fd: int,
+    home_length: int,
+    roots: Iterable[bytes],
+    excludes: Sequence[bytes],
+    *,
+    named: bool = False,
+    since_ns: int | None = None,
 ) -> Generator[Met, None, None]:
     """Every entry beneath `roots` (relative to the home). A root that does not exist is passed over. `excludes`:
-    patterns of what is left out."""
-    return _tree(kernel, home_fd, home_length, roots, excludes, _entries, _refused)
+    patterns of what is left out.
+
+    `named`: somebody named the roots. One may be a file, and one that does not exist is an entry that vanished.
+    `since_ns`: what did not change since is met unopened, with that reason. ctime decides, which a file's owner cannot
+    set; one in the future, of a clock that was set back, is a change. Directories are entered whatever their times.
+    """
+
+    def lone(path: bytes) -> Met:
+        reason, status = _look(kernel, home_fd, path)
+        if reason is None and status and since_ns is not None and status.st_ctime_ns < since_ns:
+            reason = Reason.UNCHANGED
+        return Met(home_fd, path, path, None, None) if reason is None else _refused(path, path, reason)
+
+    read = _entries if since_ns is None else partial(_recent_entries, since_ns)
+    return _tree(kernel, home_fd, home_length, roots, excludes, read, _refused, lone if named else None)
 
 
 def sizes(
-    kernel: Kernel, home_fd: int, home_length: int, roots: Iterable[bytes], excludes: Sequence[bytes]
+    kernel: Kernel,
+    home_fd: int,
+    home_length: int,
+    roots: Iterable[bytes],
+    excludes: Sequence[bytes],
+    *,
+    named: bool = False,
 ) -> Generator[int, None, None]:
     """The bytes of every entry that `walk` meets, 0 for what is no regular file: for counting, at half the cost."""
-    return _tree(kernel, home_fd, home_length, roots, excludes, _sizes, _no_bytes)
+
+    def lone(path: bytes) -> int:
+        reason, status = _look(kernel, home_fd, path)
+        return status.st_size if reason is None and status else 0
+
+    return _tree(kernel, home_fd, home_length, roots, excludes, _sizes, _no_bytes, lone if named else None)
+
+
+def _look(kernel: Kernel, home_fd: int, path: bytes) -> tuple[Reason | None, os.stat_result | None]:
+    """At a root that is no directory: what else than a file it is, unopened, and its status."""
+    try:
+        fd = kernel.look(home_fd, path)
+    except OSError as error:
+        return reason_for(error), None
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return None if stat.S_ISREG(status.st_mode) else Reason.NOT_REGULAR, status
 
 
 def _tree(
@@ -96,12 +142,15 @@ def _tree(
     patterns: Sequence[bytes],
     read: Callable[[int, bytes, Callable[[bytes], bool], int, Globs | None], Iterator[T]],
     refuse: Callable[[bytes, bytes, Reason], T],
+    lone: Callable[[bytes], T] | None,
 ) -> Generator[T, None, None]:
     """`read(dir_fd, path, enter, longest, excludes)` gives the entries of a directory and tells `enter` of those to be
-    entered; False: there is no room for more."""
+    entered; False: there is no room for more. `lone` gives a root that is no directory, where roots may be such."""
     longest = PATH_MAX_BYTES - home_length - 1
     excludes = Globs(patterns) if patterns else None
-    stack: list[tuple[bytes, list[bytes]]] = [(b"", outermost(roots)[::-1])]
+    tops = outermost(roots)
+    named = frozenset(tops) if lone else frozenset()
+    stack: list[tuple[bytes, list[bytes]]] = [(b"", tops[::-1])]
     room, below = _ROOM_BYTES, list[bytes]()
 
     def enter(name: bytes) -> bool:
@@ -126,11 +175,14 @@ def _tree(
         try:
             dir_fd = kernel.open_dir(home_fd, path or b".")
         except OSError as error:
-            if error.errno != errno.ENOENT:
+            if error.errno == errno.ENOTDIR and lone and path in named:
+                left_out = excludes and excludes.why(path, directory=False)
+                yield refuse(path, path, Reason.EXCLUDED) if left_out else lone(path)
+            elif error.errno != errno.ENOENT:
                 yield refuse(name, path, reason_for(error))
             elif missed is not None and path and len(missed) < _MISSED:
                 missed.append(path)
-            elif missed is not None and path:
+            elif path in named or (missed is not None and path):
                 yield refuse(name, path, Reason.VANISHED)
             continue
         below = []
@@ -165,6 +217,22 @@ def _entries(
                     yield _refused(name, prefix + name, Reason.LIMIT)
             else:
                 yield Met(-1, name, prefix + name, Reason.NOT_REGULAR, None)
+
+
+def _recent_entries(
+    since_ns: int, dir_fd: int, path: bytes, enter: Callable[[bytes], bool], longest: int, excludes: Globs | None
+) -> Iterator[Met]:
+    for met in _entries(dir_fd, path, enter, longest, excludes):
+        if met.entry is not None and _is_unchanged(met.entry, since_ns):
+            met.reason = Reason.UNCHANGED
+        yield met
+
+
+def _is_unchanged(entry: "os.DirEntry[str]", since_ns: int) -> bool:
+    try:
+        return entry.stat(follow_symlinks=False).st_ctime_ns < since_ns
+    except OSError:
+        return False  # opening it says what is wrong
 
 
 def _refused(name: bytes, path: bytes, reason: Reason) -> Met:

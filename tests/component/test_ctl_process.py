@@ -71,6 +71,7 @@ def test_one_shot_commands_import_neither_trio_nor_rich(tmp_path: Path) -> None:
     ("words", "method", "tells"),
     [
         (("scan", "home", "--wait"), "get_scan_status", "the scan goes on; come back with: clamscannerctl --socket"),
+        (("scan", "/h/x", "--recent", "1d", "--wait"), "get_scan_status", "the scan goes on; come back with:"),
         (("status", "--wait"), "get_scan_status", "the scan goes on"),
         (("disinfect", "delete", "--all", "--wait"), "check_disinfection_status", "the disinfection goes on"),
     ],
@@ -94,7 +95,9 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_come_back(
                 polled.set()
             return super()._answer(request)
 
-    with Noticing(tmp_path / "s", {f"ClamScanner.{func}": rows for func, rows in answers.items()}) as fake:
+    rows: dict[str, list[Any]] = {f"ClamScanner.{func}": rows for func, rows in answers.items()}
+    rows["Scan.start"] = [{"scan_id": 3, "queue_position": 0, "warnings": []}]
+    with Noticing(tmp_path / "s", rows) as fake:
         child = subprocess.Popen(_command(fake.path, *words), stderr=subprocess.PIPE, text=True)
         assert polled.wait(30)
         child.send_signal(signal.SIGINT)

@@ -125,7 +125,9 @@ async def test_jobs_that_cannot_start_are_counted_until_they_do(
         assert 0 < statistics.stuck_since <= time.time()
         await jobs.wait_state(one.id, ScanState.DONE)
         await jobs.runner.wait_idle()
-        assert jobs.runner.statistics() == RunnerStatistics(scans=0, tasks=0, waiting=0, stuck=0, stuck_since=0.0)
+        assert jobs.runner.statistics() == RunnerStatistics(
+            scans=0, tasks=0, waiting=0, paused=0, stuck=0, stuck_since=0.0
+        )
         assert {0, 1} == set(told)
     caplog.clear()
 

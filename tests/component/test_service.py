@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from clamscannerd import model
 from clamscannerd.errors import Refused
 from clamscannerd.model import Account, Counts, EngineInfo, Frozen, Identity, Scan, ScanState
 from clamscannerd.service import clamscanner, quarantine, task
@@ -52,6 +53,12 @@ class Jobs:
     async def cancel_scan(self, scan: Scan) -> None:
         return
 
+    async def pause_scan(self, scan: Scan) -> None:
+        return
+
+    async def resume_scan(self, scan: Scan) -> None:
+        return
+
 
 NO_VAULT = VaultLimits(
     keep_quarantined_s=1, keep_deleted_s=1, max_bytes_per_account=0, max_items_per_account=0, min_free=1.0
@@ -89,6 +96,7 @@ class Place:
             accounts=Accounts(min_uid=1000, timeout_s=5.0, only_uid=None),
             engine=Ready,
             probe=self._probe,
+            look=self._look,
             settings=Settings(scan_types={"home": HOME, "mail": MAIL}, lost_after_s=120.0, min_free_bytes=0),
         )
 
@@ -96,6 +104,10 @@ class Place:
         self.probed.append(account.uid)
         await self.may_look.wait()
         return tuple(path in self.there for path in paths)
+
+    async def _look(self, account: Account, paths: tuple[bytes, ...]) -> tuple[model.Place, ...]:
+        self.probed.append(account.uid)
+        return tuple(model.Place.DIRECTORY if path in self.there else model.Place.MISSING for path in paths)
 
     async def scanned(self, who: Entry, number: int, *, counted: int | None = None) -> Scan:
         """A scan that found so many and is done; `counted` is what its worker says it found."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.fakes.accounts import Person
-from tests.fakes.realclamd import EICAR
+from tests.fakes.realclamd import EICAR, RealClamd
 from tests.fakes.running import PeerClient, RunningDaemon, acting_as, wait_for
 
 MINE = f"int{os.getpid()}"
@@ -68,6 +68,22 @@ def no_engine(*, config: str = "", user: str | None = None) -> Iterator[RunningD
 
 def engine_socket(daemon: RunningDaemon) -> str:
     return f"{daemon.directory}/clamd.ctl"
+
+
+@contextmanager
+def engine_later() -> Iterator[tuple[RunningDaemon, RealClamd]]:
+    """A daemon whose engine, a real one, the test starts when it wants to."""
+    daemon = RunningDaemon()
+    try:
+        clamd = RealClamd(f"{daemon.directory}/clamd")
+        daemon.write_config(sockets=f'["{clamd.socket_path}"]')
+        daemon.start(engine=False)
+        try:
+            yield daemon, clamd
+        finally:
+            clamd.close()
+    finally:
+        daemon.close()
 
 
 def rows(daemon: RunningDaemon, sql: str, *values: object) -> list[tuple[object, ...]]:

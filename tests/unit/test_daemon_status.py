@@ -16,6 +16,7 @@ class Jobs(Frozen, frozen=True, kw_only=True):
     scans: int = 0
     tasks: int = 0
     waiting: int = 0
+    paused: int = 0
     stuck: int = 0
     stuck_since: float = 0.0
 
@@ -48,6 +49,7 @@ def line(jobs: Jobs = IDLE, engine: Engine = READY, *, notes: tuple[str, ...] = 
         (Jobs(scans=2, waiting=1, tasks=1), "2 scans, 1 queued, 1 task"),
         (Jobs(scans=1, tasks=10), "1 scan, 10 tasks"),
         (Jobs(waiting=10), "10 queued"),
+        (Jobs(scans=1, waiting=2, paused=3), "1 scan, 2 queued, 3 paused"),
     ],
 )
 def test_what_runs_and_waits_is_counted(jobs: Jobs, words: str) -> None:

@@ -36,7 +36,8 @@ EDGES: dict[str, frozenset[str]] = {
     "service": BASE | {"globs", "state", "rpc.names", "rpc.table"},
     "state": BASE | {"globs"},
     "pipeline": BASE
-    | {"state", "engine", "worker.messages", "worker.mailwire", "worker.restorewire", "worker.testwire", "rpc.names"},
+    | {"state", "engine", "worker.messages", "worker.lookwire", "worker.mailwire", "worker.restorewire"}
+    | {"worker.testwire", "rpc.names"},
     "engine": BASE,
     "worker": BASE | {"engine.clamproto", "globs", "rights"},
     "spawn": BASE | {"monitor", "orders", "rights"},
@@ -63,6 +64,7 @@ SANS_IO = (
     "worker.mailwire",
     "worker.restorewire",
     "worker.testwire",
+    "worker.lookwire",
     "worker.wire",
     "worker.mailheader",
     "worker.mbox",
@@ -95,6 +97,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "ctl.history",
         "ctl.ignore",
         "ctl.metrics",
+        "ctl.scans",
         "ctl.tasks",
         "ctl.uapi",
         "ctl.vault",

@@ -93,7 +93,7 @@ ALLOWED: dict[str, str] = {
         monitor.py _confine open 1
         monitor.py _exec os.open 1
         monitor.py serve os.chdir 1
-        pipeline/probe.py probe os.open 1
+        pipeline/probe.py Looks._ask os.open 1
         pipeline/selftest.py self_test os.open 1
         rights.py prove open 1
         service/accounts.py Passwd.now os.stat 1
@@ -188,6 +188,7 @@ ALLOWED: dict[str, str] = {
         worker/walk.py Met.size .stat 1
         worker/walk.py _entries .is_dir 2
         worker/walk.py _entries .is_file 1
+        worker/walk.py _is_unchanged .stat 1
         worker/walk.py _sizes .is_dir 2
         worker/walk.py _sizes .is_file 1
         worker/walk.py _sizes .stat 1
@@ -202,8 +203,8 @@ ALLOWED: dict[str, str] = {
     "not a path at all: a match, a probe, an account": """
         pipeline/disinfect.py DisinfectTurn._groups .group 1
         pipeline/group.py GroupRun.run .group 1
-        service/clamscanner.py _present .exists 1
         service/daemon.py _scanned_last .resolve 1
+        service/scan_start.py present .exists 1
     """,
 }
 """Reason -> module, function, call, and how often it stands there."""
