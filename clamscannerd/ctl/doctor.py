@@ -35,7 +35,7 @@ def doctor(caller: Caller) -> int:
     grade = checks[0]["grade"]
     lines = [line for check in checks for line in check_lines(check)]
     print_answer(caller, {"grade": grade, "checks": checks}, [*lines, _summary(checks)])
-    return _EXIT[grade]
+    return _EXIT.get(grade, TROUBLE)
 
 
 def _checks(caller: Caller) -> list[Json]:

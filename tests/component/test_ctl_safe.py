@@ -123,6 +123,8 @@ LINES: dict[str, list[list[str]]] = {
     "paths": [["paths"]],
     "scan": [["scan", WORDS], ["scan", "home", "--wait"]],
     "status": [["status"], ["status", "--wait"]],
+    "pause": [["pause"]],
+    "resume": [["resume"]],
     "cancel": [["cancel"]],
     "infected": [["infected"]],
     "disinfect": [["disinfect", "delete", EVIL], ["disinfect", "quarantine", "--all", "--wait"], ["disinfect", WORDS]],
