@@ -17,10 +17,14 @@ from typing import Literal
 
 import msgspec
 
+from clamscannerd.config_notify import Notify
+from clamscannerd.config_units import Duration, Section, Share, Size
 from clamscannerd.errors import ConfigError
 from clamscannerd.model import PATH_MAX_BYTES
 
 SYSTEM_FILE = Path("/etc/clamscannerd/clamscannerd.toml")
+SYSTEM_OUTBOX = "/var/lib/clamscannerd-outbox"
+"""tmpfiles.d makes it. Not in the state directory: see notify/outbox.py."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -45,28 +49,14 @@ _WAITS = frozenset(
     {"server.line_timeout_s", "server.idle_timeout_s", "server.write_timeout_s", "accounts.lookup_timeout_s"}
     | {"engine.first_ping_timeout_s", "engine.ping_timeout_s", "engine.check_interval_s"}
     | {"scans.file_deadline_s", "scans.silence_s", "scans.deadline_s", "tasks.step_timeout_s", "scans.file_cpu_s"}
+    | {"notify.hook_timeout_s"}
 )
 """Where 0 would refuse everything, or make a loop without a pause. Elsewhere it is a wish like any other."""
 
 _PLACES = frozenset(
     {"server.socket", "state.directory", "engine.clamd_conf", "engine.clamd", "engine.database", "engine.temporary"}
+    | {"notify.outbox"}
 )
-
-
-class Duration(float):
-    """Seconds. In the file a number of seconds or text like "90s", "15m", "12h", "7d", "2w"."""
-
-
-class Size(int):
-    """Bytes. In the file a number or text like "512K", "25M", "1G"."""
-
-
-class Share(float):
-    """A part of one, 0.0 to 1.0. In the file text like "5%"."""
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the configuration's tables."""
 
 
 class Server(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,7 +164,8 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tasks: Tasks = Tasks()
     vault: Vault = Vault()
     ignore: Ignore = Ignore()
-    scan_types: dict[str, ScanType] = {}
+    notify: Notify = Notify()
+    scan_types: dict[str, ScanType] = {}  # noqa: RUF012  msgspec gives each its own
 
 
 def load(path: Path | None, *, system: bool) -> Config:
@@ -323,7 +314,7 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
         if not fits:
             raise _wrong(f"$.{key}", f"expected {expected}", origin, main)
 
-    for section in ("server", "state", "engine", "scans", "tasks", "vault", "accounts", "ignore"):
+    for section in ("server", "state", "engine", "scans", "tasks", "vault", "accounts", "ignore", "notify"):
         table = getattr(config, section)
         for key, value in msgspec.structs.asdict(table).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -351,6 +342,8 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
     need(0 < config.engine.max_file_size <= 2 << 30, "engine.max_file_size", "at most 2G, clamd's own bound")
     most = config.ignore.max_entries_per_account
     need(most <= _MOST_IGNORED, "ignore.max_entries_per_account", f"at most {_MOST_IGNORED}")
+    for key in ("minimum", "max_findings", "max_waiting", "hook_tries"):
+        need(getattr(config.notify, key) >= 1, f"notify.{key}", "at least 1")
     sockets = config.engine.sockets
     if isinstance(sockets, str):
         need(sockets in ("auto", "private"), "engine.sockets", '"auto", "private" or a list of addresses')
@@ -383,14 +376,17 @@ def _check_places(config: Config, origin: Mapping[str, Path], main: Path) -> Non
 
 def _fill(config: Config, *, system: bool) -> Config:
     """The places that depend on who runs the daemon (contract: Wire, Starting it)."""
-    server, state = config.server, config.state
+    server, state, notify = config.server, config.state, config.notify
     if not server.socket:
         server = msgspec.structs.replace(server, socket=default_socket(system=system))
     if not state.directory:
         base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
         directory = "/var/lib/clamscannerd" if system else os.path.join(base, "clamscannerd")
         state = msgspec.structs.replace(state, directory=directory)
-    return msgspec.structs.replace(config, server=server, state=state)
+    if not notify.outbox:
+        outbox = SYSTEM_OUTBOX if system else os.path.join(state.directory, "outbox")
+        notify = msgspec.structs.replace(notify, outbox=outbox)
+    return msgspec.structs.replace(config, server=server, state=state, notify=notify)
 
 
 def default_socket(*, system: bool) -> str:

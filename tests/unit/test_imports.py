@@ -47,6 +47,8 @@ EDGES: dict[str, frozenset[str]] = {
     "client_socket": BASE,
     "client_trio": BASE | {"client", "rpc.jsonrpc"},
     "ctl": BASE | {"client", "client_socket", "globs"},
+    "ctl.hooks": BASE | {"config", "notify"},
+    "notify": BASE | {"config"},
 }
 
 SANS_IO = (
@@ -91,6 +93,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "ctl.disinfecting",
         "ctl.history",
         "ctl.ignore",
+        "ctl.hooks",
         "ctl.metrics",
         "ctl.tasks",
         "ctl.uapi",
