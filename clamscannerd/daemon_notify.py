@@ -136,7 +136,7 @@ class Notifier:
             return True
         except TimeoutError:
             return False
-        digest_id, host = secrets.token_hex(16), os.uname().nodename
+        digest_id, host = secrets.token_hex(16), _host()
         digest = await self._store.make_digest(
             due,
             digest_id,
@@ -168,7 +168,7 @@ class Notifier:
         if news:
             digest_id = secrets.token_hex(16)
             checks = [wrong[topic] for topic in news]
-            body = texts.troubles(checks, digest_id=digest_id, host=os.uname().nodename, now=now)
+            body = texts.troubles(checks, digest_id=digest_id, host=_host(), now=now)
             digest = Digest(id=digest_id, body=body)
             await self._store.tell(news, digest, now)
             log.info("digest %s about the engine", digest.id)
@@ -178,6 +178,10 @@ class Notifier:
 
 def _is_trouble(check: Check) -> bool:
     return check.id in _TOPICS and check.grade is not Grade.OK
+
+
+def _host() -> str:
+    return os.fsencode(os.uname().nodename).decode("utf-8", "replace")
 
 
 async def _in_thread(work: Callable[[Unpack[P]], T], *args: *P) -> T:

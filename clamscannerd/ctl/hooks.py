@@ -12,19 +12,17 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from clamscannerd import config
 from clamscannerd.ctl import text
 from clamscannerd.ctl.calls import TROUBLE, Caller, out, say
 from clamscannerd.ctl.commands import cli, command, options
-from clamscannerd.errors import ConfigError
-from clamscannerd.notify import example
-from clamscannerd.notify.hooks import HOOKS, names
-from clamscannerd.notify.outbox import Outbox
-from clamscannerd.notify.records import RECORDS, Record, read
-from clamscannerd.notify.service import Setup
+
+if TYPE_CHECKING:
+    from clamscannerd.notify.records import Record
+    from clamscannerd.notify.service import Setup
 
 UNIT = "clamscannerd-notify.service"
 _BOOTED = "/run/systemd/system"  # sd_booted(3)
@@ -44,6 +42,12 @@ def _test(caller: Caller) -> int:
     if os.geteuid() != 0:
         say("cannot test the hooks: this is for root")
         return TROUBLE
+    from clamscannerd import config  # no other command needs them
+    from clamscannerd.errors import ConfigError
+    from clamscannerd.notify.hooks import HOOKS
+    from clamscannerd.notify.records import RECORDS
+    from clamscannerd.notify.service import Setup
+
     try:
         settings = config.load(None, system=True).notify
     except ConfigError as error:
@@ -65,8 +69,12 @@ def _start() -> None:
     subprocess.run(["/usr/bin/systemctl", "start", "--no-block", UNIT], check=False)
 
 
-def tried(caller: Caller, setup: Setup, start: Callable[[], None]) -> int:
+def tried(caller: Caller, setup: "Setup", start: Callable[[], None]) -> int:
     """The exit code: 0 if every hook succeeded."""
+    from clamscannerd.notify import example
+    from clamscannerd.notify.hooks import names
+    from clamscannerd.notify.outbox import Outbox
+
     there = names(setup.hooks)
     if not there:
         say(f"there is no hook in {setup.hooks}; mail is enabled by: {_ENABLE}")
@@ -88,7 +96,9 @@ def tried(caller: Caller, setup: Setup, start: Callable[[], None]) -> int:
     return 0 if all(entry.state == "done" for entry in record.hooks.values()) else TROUBLE
 
 
-def _wait(setup: Setup, digest_id: str, seconds: float) -> Record | None:
+def _wait(setup: "Setup", digest_id: str, seconds: float) -> "Record | None":
+    from clamscannerd.notify.records import read
+
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:
@@ -101,7 +111,7 @@ def _wait(setup: Setup, digest_id: str, seconds: float) -> Record | None:
     return None
 
 
-def _print(caller: Caller, record: Record) -> None:
+def _print(caller: Caller, record: "Record") -> None:
     """What the hooks said is theirs: never to a terminal as it is."""
     found = sorted(record.hooks.items())
     if caller.options.json:

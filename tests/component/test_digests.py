@@ -4,7 +4,9 @@ import base64
 import json
 import os
 import stat
+import subprocess
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -310,3 +312,22 @@ async def test_a_finding_put_back_by_force_is_no_news(bench: Bench) -> None:
     assert standing.state is FindingState.STANDING
     await bench.store._db.write(lambda c: c.execute("UPDATE finding SET restored = 1"))
     assert await bench.look() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+async def test_a_full_disk_holds_back_what_is_told_when_there_is_room(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(bench.outbox)], check=True)
+    try:
+        with suppress(OSError):
+            (bench.outbox / "ballast").write_bytes(bytes(1 << 20))
+        await bench.scan(b"x")
+        await bench.notifier.look()
+        await bench.notifier.look()
+        assert caplog.text.count("No space left") == 1
+        assert [path.name for path in bench.outbox.iterdir()] == ["ballast"]
+        (bench.outbox / "ballast").unlink()
+        assert len(await bench.look()) == 1
+    finally:
+        subprocess.run(["umount", str(bench.outbox)], check=True)
