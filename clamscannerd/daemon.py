@@ -236,7 +236,7 @@ class _Daemon:
                 "processes": spawner.statistics(),
             },
         )
-        self._notifier = Notifier(store, self._accounts.resolve, engines.state, config)
+        self._notifier = Notifier(store, self._accounts.resolve, engines.state, config, self._context.ignores)
         self._admins = Admins(config.server.admins, self._accounts)
         await self._admins.look_up()
         self._server = Server(

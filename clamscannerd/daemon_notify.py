@@ -29,6 +29,7 @@ from clamscannerd.errors import UnknownAccount
 from clamscannerd.model import Account, Check, Grade
 from clamscannerd.notify.outbox import Outbox
 from clamscannerd.service import digest as texts
+from clamscannerd.service.ignoring import Ignores
 from clamscannerd.state.store import Store
 from clamscannerd.state.store_digests import Digest, Due
 
@@ -47,10 +48,13 @@ Resolve = Callable[[int, str], Awaitable[Account]]
 class Notifier:
     """One per daemon."""
 
-    def __init__(self, store: Store, resolve: Resolve, engine: Callable[[], Engine], config: Config) -> None:
+    def __init__(
+        self, store: Store, resolve: Resolve, engine: Callable[[], Engine], config: Config, ignores: Ignores
+    ) -> None:
         self._store = store
         self._resolve = resolve
         self._engine = engine
+        self._ignores = ignores
         self._woken = trio.Event()
         self.adopt(config)
         self._since: dict[str, float] = {}
@@ -144,6 +148,7 @@ class Notifier:
             named=self._settings.max_findings,
             make=lambda report: texts.findings(report, digest_id=digest_id, account=account, host=host, now=now),
             now=now,
+            ignored=await self._ignored(account),
         )
         if digest is not None:
             log.info("digest %s about uid %d", digest.id, due.uid)
@@ -151,6 +156,13 @@ class Notifier:
             if not await _in_thread(self._outbox.has_room):
                 return False
         return True
+
+    async def _ignored(self, account: Account) -> list[int]:
+        """Findings on the account's ignore list; what there was no time to compare is told."""
+        if not await self._store.ignores(account.uid, account.name):
+            return []
+        standing = await self._store.all_standing(account.uid, account.name)
+        return list((await self._ignores.of(account, standing)).entries)
 
     async def _look_at_engine(self) -> float:
         if "engine" not in self._settings.kinds:

@@ -14,8 +14,8 @@ import click
 
 from clamscannerd.ctl import health as _health  # noqa: F401  registers its command
 from clamscannerd.ctl import history as _history  # noqa: F401  likewise
-from clamscannerd.ctl import ignore as _ignore  # noqa: F401  likewise
 from clamscannerd.ctl import hooks as _hooks  # noqa: F401  the same
+from clamscannerd.ctl import ignore as _ignore  # noqa: F401  likewise
 from clamscannerd.ctl import metrics as _metrics  # noqa: F401  the same
 from clamscannerd.ctl import tasks, text, vault
 from clamscannerd.ctl import uapi as _uapi  # noqa: F401  the same

@@ -3,7 +3,7 @@
 Apart only because store.py would be too long; what is said there holds here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from clamscannerd.state import store_digests
 from clamscannerd.state.ignore_store import IgnoreStore
@@ -18,13 +18,22 @@ class DigestStore(IgnoreStore):
         return await self._db.read(store_digests.due, limit)
 
     async def make_digest(
-        self, due: Due, digest_id: str, *, minimum: int, named: int, make: MakeBody, now: float
+        self,
+        due: Due,
+        digest_id: str,
+        *,
+        minimum: int,
+        named: int,
+        make: MakeBody,
+        now: float,
+        ignored: Collection[int] = (),
     ) -> Digest | None:
         """What is new of this account, marked as told and as a digest on its way out; None: not `minimum` findings.
 
         `make`: pure, called inside of the transaction. `named`: findings it gets; it is told how many there are.
+        `ignored`: ids of findings that are passed over, and not marked.
         """
-        return await self._db.write(store_digests.make, due, digest_id, minimum, named, make, now)
+        return await self._db.write(store_digests.make, due, digest_id, minimum, named, ignored, make, now)
 
     async def skip_digest(self, due: Due) -> None:
         """Nothing is to be told of this account until its next scan has ended."""

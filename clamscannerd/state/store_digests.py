@@ -3,14 +3,15 @@
 What is new is found by comparing: a finding that stands, of a scan that has ended, is told of unless its account, path
 and signature are in `reported`. So no scan has to remember to notify, a crash at any point loses none, and what could
 not be told (an interval, a full outbox) is told later. The marks go with what they mark: a file that was taken away and
-comes back is news. What was put back by force is none: its owner knows.
+comes back is news. What was put back by force, or is on the ignore list now, is none: its owner knows.
 
 Rejected: a mark on the finding's row (each scan makes new rows of what still stands); marking when the file is written
 (a crash after it would tell everything twice under two ids; this way it is one file, once more, under the same id).
 """
 
+import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from clamscannerd.model import Finding, Frozen, Scan
 from clamscannerd.state.store_rows import find_account, finding_of, scan_of
@@ -20,7 +21,7 @@ _SCAN = "SELECT s.*, a.uid, a.name FROM scan s JOIN account a ON a.id = s.accoun
 _NEW = (
     "FROM finding f INDEXED BY finding_standing JOIN scan s ON s.id = f.scan"
     " WHERE f.account = :account AND f.state = 'standing' AND f.restored = 0 AND s.ended_at IS NOT NULL"
-    " AND NOT EXISTS (SELECT 1 FROM reported r"
+    " AND f.id NOT IN (SELECT value FROM json_each(:ignored)) AND NOT EXISTS (SELECT 1 FROM reported r"
     " WHERE r.account = f.account AND r.path = f.path AND r.signature = f.signature)"
 )
 
@@ -72,7 +73,14 @@ def due(c: sqlite3.Connection, limit: int) -> list[Due]:
 
 
 def make(
-    c: sqlite3.Connection, whose: Due, digest_id: str, minimum: int, named: int, body: MakeBody, now: float
+    c: sqlite3.Connection,
+    whose: Due,
+    digest_id: str,
+    minimum: int,
+    named: int,
+    ignored: Collection[int],
+    body: MakeBody,
+    now: float,
 ) -> Digest | None:
     account = find_account(c, whose.uid, whose.name)
     row = c.execute(
@@ -87,13 +95,15 @@ def make(
         " AND f.state = 'standing' AND f.signature = reported.signature)",
         {"account": account},
     )
-    this = {"account": account, "named": named}
+    this = {"account": account, "named": named, "ignored": json.dumps(list(ignored))}
     new = c.execute(f"SELECT count(*) {_NEW}", this).fetchone()[0]
     if new < minimum:
         return None
     findings = [finding_of(one) for one in c.execute(f"SELECT f.* {_NEW} ORDER BY f.id LIMIT :named", this)]
     standing = c.execute(
-        "SELECT count(*) FROM finding INDEXED BY finding_standing WHERE account = ? AND state = 'standing'", (account,)
+        "SELECT count(*) FROM finding INDEXED BY finding_standing WHERE account = :account AND state = 'standing'"
+        " AND id NOT IN (SELECT value FROM json_each(:ignored))",
+        this,
     ).fetchone()[0]
     report = Report(scan=scan_of(row), findings=findings, new=new, standing=standing)
     digest = Digest(id=digest_id, body=body(report))

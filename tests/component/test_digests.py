@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +18,21 @@ from clamscannerd.config_notify import Notify
 from clamscannerd.config_units import Duration
 from clamscannerd.daemon_notify import Notifier
 from clamscannerd.errors import UnknownAccount
-from clamscannerd.model import Account, Counts, EngineInfo, FindingState, Identity, Reason, Scan, ScanState
+from clamscannerd.model import (
+    Account,
+    Counts,
+    EngineInfo,
+    FindingState,
+    Identity,
+    IgnoreEntry,
+    IgnoreKind,
+    Reason,
+    Scan,
+    ScanState,
+)
 from clamscannerd.notify import example
 from clamscannerd.notify.outbox import Outbox
+from clamscannerd.service.ignoring import Ignores
 from clamscannerd.state.store import NewFinding, Store, StoreLimits, open_store
 
 ANN = Account(uid=1001, gid=1001, name="ann", home=b"/home/ann")
@@ -44,8 +56,9 @@ class Bench:
         self.outbox = outbox
         self.engine = Engine()
         self.gone: set[str] = set()
+        self.ignores = Ignores(store, lambda: frozenset(IgnoreKind))
         self.settings = Notify(outbox=str(outbox), kinds=("findings",), interval=Duration(0))
-        self.notifier = Notifier(store, self.resolve, lambda: self.engine, Config(notify=self.settings))
+        self.notifier = Notifier(store, self.resolve, lambda: self.engine, Config(notify=self.settings), self.ignores)
 
     def set(self, **changes: Any) -> None:
         fields = {name: getattr(self.settings, name) for name in self.settings.__struct_fields__}
@@ -85,7 +98,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     outbox = tmp_path / "outbox"
-    outbox.mkdir()
+    outbox.mkdir(exist_ok=True)
     async with open_store(tmp_path / "state", StoreLimits()) as store:
         yield Bench(store, outbox)
 
@@ -314,20 +327,42 @@ async def test_a_finding_put_back_by_force_is_no_news(bench: Bench) -> None:
     assert await bench.look() == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[None]:
+    """Beneath what becomes the outbox."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    outbox = tmp_path / "outbox"
+    outbox.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", outbox], check=True)
+    yield
+    subprocess.run(["umount", outbox], check=True)
+
+
+@pytest.mark.usefixtures("small_disk")
 async def test_a_full_disk_holds_back_what_is_told_when_there_is_room(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(bench.outbox)], check=True)
-    try:
-        with suppress(OSError):
-            (bench.outbox / "ballast").write_bytes(bytes(1 << 20))
-        await bench.scan(b"x")
-        await bench.notifier.look()
-        await bench.notifier.look()
-        assert caplog.text.count("No space left") == 1
-        assert [path.name for path in bench.outbox.iterdir()] == ["ballast"]
-        (bench.outbox / "ballast").unlink()
-        assert len(await bench.look()) == 1
-    finally:
-        subprocess.run(["umount", str(bench.outbox)], check=True)
+    with suppress(OSError):
+        (bench.outbox / "ballast").write_bytes(bytes(1 << 20))
+    await bench.scan(b"x")
+    await bench.notifier.look()
+    await bench.notifier.look()
+    assert caplog.text.count("No space left") == 1
+    assert [path.name for path in bench.outbox.iterdir()] == ["ballast"]
+    (bench.outbox / "ballast").unlink()
+    assert len(await bench.look()) == 1
+
+
+async def test_what_is_on_the_ignore_list_is_no_news_until_it_is_off(bench: Bench) -> None:
+    entry = IgnoreEntry(
+        id=0, kind=IgnoreKind.PATH, value=b"samples/**", note="", added_by=0, added_at=1.0, expires_at=None
+    )
+    added = await bench.store.add_ignore(ANN, 9, entry)
+    await bench.scan(b"samples/x", b"y")
+    (digest,) = await bench.look()
+    assert (files(digest), digest["new"], digest["standing"]) == (["y"], 1, 1)
+    await bench.store.remove_ignore(ANN.uid, ANN.name, added.id)
+    await bench.scan(b"samples/x", b"y")
+    (digest,) = await bench.look()
+    assert files(digest) == ["samples/x"]

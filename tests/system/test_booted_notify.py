@@ -17,7 +17,7 @@ OUTBOX, RECORDS = "/var/lib/clamscannerd-outbox", "/var/lib/clamscannerd-notify"
 HOOKS = "/etc/clamscannerd/hooks.d"
 MAILS = f"{RECORDS}/mails"
 SENDMAIL = f'#!/bin/sh\n[ "$*" = "-t -i" ] || exit 64\nmkdir -p {MAILS}\ncat >$(mktemp {MAILS}/XXXXXX)\n'
-SETTINGS = '[notify]\ninterval = 0\nkinds = ["findings"]\nhook_timeout_s = 3\n'
+SETTINGS = '[notify]\ninterval = 0\nkinds = ["findings"]\nhook_timeout_s = 20\n'
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_hook_that_everybody_may_write_is_refused_and_one_that_hangs_is_ended(
     assert found["10-mail"]["ok"]
     assert found["20-open"]["how"].startswith("refused: others can write to")
     assert not told.exists(f"{RECORDS}/ran")
-    assert found["30-hangs"]["how"] == "was killed after 3 s"
+    assert found["30-hangs"]["how"] == "was killed after 20 s"
     assert "sleep 1000" not in told.run("ps", "-eo", "args").stdout
     assert "refused" in told.journal(NOTIFY)
 
