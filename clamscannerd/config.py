@@ -18,11 +18,14 @@ from typing import Literal
 import msgspec
 
 from clamscannerd import globs
-from clamscannerd.config_units import Duration, Share, Size, units
+from clamscannerd.config_notify import Notify
+from clamscannerd.config_units import Duration, Section, Share, Size, units
 from clamscannerd.errors import ConfigError
 from clamscannerd.model import PATH_MAX_BYTES
 
 SYSTEM_FILE = Path("/etc/clamscannerd/clamscannerd.toml")
+SYSTEM_OUTBOX = "/var/lib/clamscannerd-outbox"
+"""tmpfiles.d makes it. Not in the state directory: see notify/outbox.py."""
 
 _LONGEST_S = 36_500 * 86_400
 """A hundred years: beyond some thousands there is no date any more."""
@@ -46,16 +49,14 @@ _WAITS = frozenset(
     {"server.line_timeout_s", "server.idle_timeout_s", "server.write_timeout_s", "accounts.lookup_timeout_s"}
     | {"engine.first_ping_timeout_s", "engine.ping_timeout_s", "engine.check_interval_s"}
     | {"scans.file_deadline_s", "scans.silence_s", "scans.deadline_s", "tasks.step_timeout_s", "scans.file_cpu_s"}
+    | {"notify.hook_timeout_s"}
 )
 """Where 0 would refuse everything, or make a loop without a pause. Elsewhere it is a wish like any other."""
 
 _PLACES = frozenset(
     {"server.socket", "state.directory", "engine.clamd_conf", "engine.clamd", "engine.database", "engine.temporary"}
+    | {"notify.outbox"}
 )
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the configuration's tables."""
 
 
 class Server(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,7 +165,8 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tasks: Tasks = Tasks()
     vault: Vault = Vault()
     ignore: Ignore = Ignore()
-    scan_types: dict[str, ScanType] = {}
+    notify: Notify = Notify()
+    scan_types: dict[str, ScanType] = {}  # noqa: RUF012  msgspec gives each its own
 
 
 def load(path: Path | None, *, system: bool) -> Config:
@@ -300,7 +302,7 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
         if not fits:
             raise _wrong(f"$.{key}", f"expected {expected}", origin, main)
 
-    for section in ("server", "state", "engine", "scans", "tasks", "vault", "accounts", "ignore"):
+    for section in ("server", "state", "engine", "scans", "tasks", "vault", "accounts", "ignore", "notify"):
         table = getattr(config, section)
         for key, value in msgspec.structs.asdict(table).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -333,6 +335,8 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
     need(total <= _EXCLUDE_MAX_BYTES, "scans.exclude", f"at most {_EXCLUDE_MAX_BYTES} bytes of patterns")
     most = config.ignore.max_entries_per_account
     need(most <= _MOST_IGNORED, "ignore.max_entries_per_account", f"at most {_MOST_IGNORED}")
+    for key in ("minimum", "max_findings", "max_waiting", "hook_tries"):
+        need(getattr(config.notify, key) >= 1, f"notify.{key}", "at least 1")
     sockets = config.engine.sockets
     if isinstance(sockets, str):
         need(sockets in ("auto", "private"), "engine.sockets", '"auto", "private" or a list of addresses')
@@ -365,14 +369,17 @@ def _check_places(config: Config, origin: Mapping[str, Path], main: Path) -> Non
 
 def _fill(config: Config, *, system: bool) -> Config:
     """The places that depend on who runs the daemon (contract: Wire, Starting it)."""
-    server, state = config.server, config.state
+    server, state, notify = config.server, config.state, config.notify
     if not server.socket:
         server = msgspec.structs.replace(server, socket=default_socket(system=system))
     if not state.directory:
         base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
         directory = "/var/lib/clamscannerd" if system else os.path.join(base, "clamscannerd")
         state = msgspec.structs.replace(state, directory=directory)
-    return msgspec.structs.replace(config, server=server, state=state)
+    if not notify.outbox:
+        outbox = SYSTEM_OUTBOX if system else os.path.join(state.directory, "outbox")
+        notify = msgspec.structs.replace(notify, outbox=outbox)
+    return msgspec.structs.replace(config, server=server, state=state, notify=notify)
 
 
 def default_socket(*, system: bool) -> str:

@@ -1,9 +1,16 @@
-"""Values of the configuration that have units: "90d", "1G", "5%". Pure."""
+"""What the tables of clamscannerd.toml are made of: the base of a table, and values with units ("90d", "1G", "5%").
+Pure."""
 
 import re
 
+import msgspec
+
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the configuration's tables."""
 
 
 class Duration(float):

@@ -27,6 +27,7 @@ from clamscannerd.config import Config
 from clamscannerd.daemon_health import Health
 from clamscannerd.daemon_health_kept import Kept
 from clamscannerd.daemon_listen import listeners
+from clamscannerd.daemon_notify import Notifier
 from clamscannerd.daemon_selftest import tester
 from clamscannerd.daemon_status import Status
 from clamscannerd.engine.sessions import STOP_S, Engines, PrivateEngine, open_engines
@@ -234,6 +235,7 @@ class _Daemon:
                 "processes": spawner.statistics(),
             },
         )
+        self._notifier = Notifier(store, self._accounts.resolve, engines.state, config, self._context.ignores)
         self._admins = Admins(config.server.admins, self._accounts)
         await self._admins.look_up()
         self._server = Server(
@@ -247,7 +249,7 @@ class _Daemon:
         served = listeners(self._config.server.socket)
         self._status = status = Status(self._runner.statistics, engines.state)
         self._runner.changed = status.changed
-        self._runner.moved = self._context.live.note
+        self._runner.moved = self._notifier.beside(self._context.live.note)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._bound_the_end)
@@ -256,6 +258,7 @@ class _Daemon:
                 nursery.start_soon(self._follow_engines, engines)
                 nursery.start_soon(daemon_upkeep.keep_vault, vault)
                 nursery.start_soon(self._admins.follow)
+                nursery.start_soon(self._notifier.serve)
                 nursery.start_soon(systemd.watchdog, daemon_upkeep.watched(spawner, store))
                 nursery.start_soon(self._end_when_outdated)
                 await nursery.start(self._heed_signals)
@@ -358,6 +361,7 @@ class _Daemon:
         self._view.in_flight = new.scans.in_flight
         self._view.wait_s = new.engine.wait_s
         self._scans.shares.budget_changed()
+        self._notifier.adopt(new)
         self._runner.wake()
 
     async def _follow_engines(self, engines: Engines) -> None:

@@ -38,13 +38,13 @@ apt_get() {
 		--no-install-recommends "$@" </dev/null
 }
 
-# The users that daemon and private engine run as. $1: the tree.
+# The users that daemon, private engine and hooks run as. $1: the tree.
 make_system_users() {
 	if command -v systemd-sysusers >/dev/null; then
 		systemd-sysusers "$1/packaging/sysusers.d/clamscannerd.conf"
 	fi
 	local name
-	for name in clamscannerd clamscannerd-engine; do
+	for name in clamscannerd clamscannerd-engine clamscannerd-notify; do
 		getent passwd "$name" >/dev/null ||
 			useradd --system --user-group --home-dir /nonexistent --no-create-home --shell /usr/sbin/nologin "$name"
 	done

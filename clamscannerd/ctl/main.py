@@ -17,6 +17,7 @@ from clamscannerd.ctl import doctor as _doctor  # noqa: F401  registers its comm
 from clamscannerd.ctl import explain as _explain  # noqa: F401  likewise
 from clamscannerd.ctl import health as _health  # noqa: F401  likewise
 from clamscannerd.ctl import history as _history  # noqa: F401  likewise
+from clamscannerd.ctl import hooks as _hooks  # noqa: F401  the same
 from clamscannerd.ctl import ignore as _ignore  # noqa: F401  likewise
 from clamscannerd.ctl import metrics as _metrics  # noqa: F401  the same
 from clamscannerd.ctl import scans, tasks, text, vault

@@ -289,6 +289,40 @@ ALTER TABLE scan ADD COLUMN since REAL;
 ALTER TABLE scan ADD COLUMN pauses INTEGER NOT NULL DEFAULT 0 CHECK (pauses >= 0);
 """
 
+NOTIFICATIONS = """
+-- Notifications, per account: `scan` is the last ended one that was looked at for something new, `told_at` when the
+-- latest digest was made (0: none yet).
+CREATE TABLE notified (
+    account INTEGER PRIMARY KEY REFERENCES account (id),
+    scan    INTEGER NOT NULL,
+    told_at REAL    NOT NULL DEFAULT 0
+) STRICT;
+
+-- An infected file that a digest has told of; not told of again while it stands, whichever scan finds it. By signature
+-- and not by content: a mailbox with one infected message is another content every day.
+CREATE TABLE reported (
+    account   INTEGER NOT NULL REFERENCES account (id),
+    path      BLOB    NOT NULL CHECK (length(path) >= 1),
+    signature TEXT    NOT NULL CHECK (signature <> ''),
+    PRIMARY KEY (account, path, signature)
+) STRICT, WITHOUT ROWID;
+
+-- A digest that is not known to be in the outbox yet. It is made in the transaction that marks what it tells of, and
+-- the row goes when the file is on disk: after a crash in between the same file is written again, under the same id.
+CREATE TABLE digest (
+    id      TEXT PRIMARY KEY CHECK (length(id) = 32),  -- random; the name of the file
+    made_at REAL NOT NULL,
+    body    BLOB NOT NULL                              -- the file, byte for byte
+) STRICT, WITHOUT ROWID;
+
+-- Troubles of the engine that administrators were told of.
+CREATE TABLE told (
+    topic    TEXT PRIMARY KEY,
+    told_at  REAL    NOT NULL,
+    standing INTEGER NOT NULL CHECK (standing IN (0, 1))  -- 0: it has passed since
+) STRICT, WITHOUT ROWID;
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     SCHEMA,
     ENGINES_AND_MAILBOXES,
@@ -296,6 +330,7 @@ MIGRATIONS: tuple[str, ...] = (
     OWNERS_OF_FINDINGS,
     EXCLUDES,
     RECENT_AND_PAUSED,
+    NOTIFICATIONS,
 )
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""
 

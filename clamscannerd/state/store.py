@@ -35,7 +35,7 @@ from clamscannerd.model import (
     Task,
 )
 from clamscannerd.state import store_groups, store_items, store_mail, store_rows, store_scans, store_tasks
-from clamscannerd.state.ignore_store import IgnoreStore
+from clamscannerd.state.digest_store import DigestStore
 from clamscannerd.state.store_open import free_bytes, open_database, ping, verify
 from clamscannerd.state.store_values import (
     Caps,
@@ -84,7 +84,7 @@ async def open_store(directory: Path, limits: StoreLimits, stop: Stop | None = N
             await database.close()
 
 
-class Store(IgnoreStore):
+class Store(DigestStore):
     """Made by open_store()."""
 
     # --- the whole

@@ -184,6 +184,10 @@ def test_every_column_of_the_schema_is_strict_and_checked() -> None:
         "record",
         "item",
         "ignore_entry",
+        "notified",
+        "reported",
+        "digest",
+        "told",
     }
 
 

@@ -57,7 +57,13 @@ def bare(debian: Path) -> Iterator[Machine]:
 def machine(bare: Machine, deb: Path) -> Machine:
     """With the package and the private engine; no denied call goes unnoticed."""
     bare.write("/etc/clamscannerd/conf.d/test.toml", '[engine]\nsockets = "private"\ncheck_interval_s = 0.5\n')
-    for unit in ("clamscannerd", "clamscannerd-prepare", "clamscannerd-engine@", "clamscannerd-scan@"):
+    for unit in (
+        "clamscannerd",
+        "clamscannerd-prepare",
+        "clamscannerd-engine@",
+        "clamscannerd-scan@",
+        "clamscannerd-notify",
+    ):
         bare.write(f"/etc/systemd/system/{unit}.service.d/strict.conf", STRICT)
     bare.install(deb)
     return bare

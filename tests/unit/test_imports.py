@@ -49,6 +49,8 @@ EDGES: dict[str, frozenset[str]] = {
     "client_socket": BASE,
     "client_trio": BASE | {"client", "rpc.jsonrpc"},
     "ctl": BASE | {"client", "client_socket", "globs"},
+    "ctl.hooks": BASE | {"config", "notify"},
+    "notify": BASE | {"config"},
 }
 
 SANS_IO = (
@@ -96,6 +98,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "ctl.explain",
         "ctl.history",
         "ctl.ignore",
+        "ctl.hooks",
         "ctl.metrics",
         "ctl.scans",
         "ctl.tasks",
