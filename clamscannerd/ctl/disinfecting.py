@@ -92,7 +92,8 @@ def _walk(caller: Caller) -> int:
         out(none_stands(caller))
         return 0
     count = text.plural(len(findings), "infected file stands", "infected files stand")
-    out(f"{text.scan_name(scan)}, {text.state(scan)}: {text.result(scan)}; {count}")
+    out(f"{text.scan_name(scan)}, {text.state(scan)}: {text.result(scan)}")
+    out(f"{count}; one key for each")
     try:
         actions = walking.choose(caller, findings)
     except KeyboardInterrupt:

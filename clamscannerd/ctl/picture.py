@@ -69,7 +69,7 @@ class Picture:
         records = min(len(self._records), room - found)
         middle = [text.tail(line, columns) for line in _last(self._findings, found)]
         task = [self._task] if self._task else []
-        task += [text.tail(line, columns) for line in _last(self._records, records)]
+        task += _last(self._records, records)  # a long one loses its end: the message, not the file
         return [*head, *middle, *task, *foot][:rows]
 
     def _scan_lines(self, columns: int) -> list[str]:

@@ -63,7 +63,7 @@ class Bar:
 
     def record(self, record: Json) -> None:
         if record["type"] == "step":
-            self._progress.lines = (text.tail(text.record_line(record), self._progress.console.width),)
+            self._progress.lines = (text.record_line(record),)
             self._progress.update(self._task, advance=1)
 
 

@@ -154,11 +154,11 @@ def menu_lines(walk: Walk) -> list[str]:
     known = keys(walk)
     words = [f"{key} {_WORDS[action]}" for key, action in known.items()]
     words += [f"{BACK} back"] if walk.at else []
-    lines = ["  ".join(["[one key]", *words, f"{LEAVE} leave", f"{HELP} help"])]
+    lines = [f"  {'  '.join([*words, f'{LEAVE} leave', f'{HELP} help'])}"]  # at most 78 columns
     if others := len(alike(walk)):
         kind = "mailbox" if is_mailbox(walk.findings[walk.at]) else "file"
         more = plural(others, f"more {kind}", f"more {kind}es" if kind == "mailbox" else None)
-        lines.append(f"          capital letter: the same for {more} of this signature")
+        lines.append(f"  capital letter: the same for {more} of this signature")
     return lines
 
 
