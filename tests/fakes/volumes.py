@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.fakes.accounts import Person
+from tests.fakes.running import wait_for
 
 QUOTA_BYTES = 1 << 20
 IMAGE_BYTES = 128 << 20  # btrfs wants 109 MiB
@@ -43,7 +44,11 @@ def _mounted(account: Person, *words: str) -> Iterator[None]:
         os.chmod(account.home, 0o700)
         yield
     finally:
-        _run("umount", account.home)
+        wait_for(lambda: _unmounted(account.home), "the last worker to let go of the home")
+
+
+def _unmounted(place: str) -> bool:
+    return subprocess.run(["umount", place], check=False, capture_output=True).returncode == 0
 
 
 def fill(account: Person, number: int) -> None:
