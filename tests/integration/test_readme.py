@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -125,7 +126,8 @@ def test_the_example_that_watches_tells_of_the_latest_scan(daemon: RunningDaemon
         try:
             with open(ours, "rb", buffering=0) as stream:
                 seen = b""
-                while b'["Scan.done"' not in seen:
+                while b'"Scan.done"' not in seen:  # in colours
+                    assert select.select([stream], [], [], PATIENCE_S)[0], seen
                     seen += stream.read(4096)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
