@@ -18,12 +18,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import msgspec
 
 _RECEIVE_BYTES = 1 << 18
+_ROOT = Path(__file__).parents[2]
 _END_S = 60.0
 
 
@@ -65,6 +67,7 @@ class Callers:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=self._fds,
+            cwd=_ROOT,
             text=True,
         )
         assert self._process.stdin is not None

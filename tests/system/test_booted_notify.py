@@ -65,7 +65,7 @@ def test_hooks_test_mails_the_administrator_from_within_the_sandbox(told: Machin
     ended = told.ctl("root", "hooks", "test")
     assert (ended.returncode, ended.stdout) == (0, "10-mail: ok, ended with 0\n"), ended.stderr + told.journal(NOTIFY)
     (mail,) = mails(told)
-    assert "\nSubject: test: booted: 2 infected files of example\n" in mail
+    assert re.search(r"^Subject: test: \S+: 2 infected files of example$", mail, re.MULTILINE)
     assert "\nTo: root\n" in mail
     assert told.ctl("alice", "hooks", "test").returncode == 2
 
@@ -74,10 +74,10 @@ def test_a_scan_with_a_finding_leads_to_one_mail_and_the_second_scan_to_none(tol
     told.sh(f"rm -rf {MAILS}")
     told.write("/home/alice/bad.com", EICAR, owner="alice")
     scan(told)
-    wait_for(lambda: mails(told), "the mail")
+    wait_for(lambda: bool(mails(told)), "the mail")
     wait_for(lambda: told_all(told), "the end of the service")
     (mail,) = mails(told)
-    assert "\nSubject: booted: 1 infected file of alice\n" in mail
+    assert re.search(r"^Subject: \S+: 1 infected file of alice$", mail, re.MULTILINE)
     assert "\nTo: alice, root\n" in mail
     scan(told)
     wait_for(lambda: looked_at(told), "the look")
@@ -155,7 +155,7 @@ def test_the_hooks_user_reads_digests_and_nothing_else_of_ours(told: Machine) ->
 
 
 def test_the_exposure_is_what_the_unit_says(told: Machine) -> None:
-    said = re.search(r"systemd-analyze security`: ([\d.]+)", (ROOT / "systemd" / NOTIFY).read_text())
+    said = re.search(r"systemd-analyze security`: (\d+\.\d+)", (ROOT / "systemd" / NOTIFY).read_text())
     assert said is not None
     report = told.run("systemd-analyze", "security", "--no-pager", NOTIFY).stdout
     assert f": {said[1]} OK" in report, report[-300:]
