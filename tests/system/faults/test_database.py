@@ -233,6 +233,7 @@ def ended_with_nothing_lost(left: Left, *, may_be_forgotten: bool = False) -> st
         # What was acted on and then forgotten may stand in the home under the name it was captured by: whole, and no
         # secret of ours, as the next scan lists it.
         hidden = leftovers(left.person.home)
+        client.wait_scan(PATIENCE_S)  # it may be at work again itself
         client.scan(timeout_s=PATIENCE_S)
         listed = {Path(found["file"]).name for found in client.good("list_infected_files")}
         assert set(hidden) <= listed
