@@ -34,7 +34,7 @@ from clamscannerd.model import (
     Step,
     Task,
 )
-from clamscannerd.state import store_groups, store_items, store_mail, store_rows, store_scans, store_tasks
+from clamscannerd.state import store_groups, store_items, store_mail, store_queue, store_rows, store_scans, store_tasks
 from clamscannerd.state.digest_store import DigestStore
 from clamscannerd.state.store_open import free_bytes, open_database, ping, verify
 from clamscannerd.state.store_values import (
@@ -225,11 +225,11 @@ class Store(DigestStore):
 
     async def waiting_jobs(self) -> list[Job]:
         """Queued scans and tasks in the order asked for."""
-        return await self._db.read(store_scans.waiting_jobs)
+        return await self._db.read(store_queue.waiting_jobs)
 
     async def recover(self) -> Recovered:
         """Once, at start, before anything runs."""
-        return await self._db.write(store_scans.recover)
+        return await self._db.write(store_queue.recover)
 
     # --- tasks
 

@@ -1,4 +1,4 @@
-"""Scans, findings, what was not scanned, and the queue. [daemon, writer or reader thread] See store_rows.
+"""Scans, findings, and what was not scanned. [daemon, writer or reader thread] See store_rows.
 
 How an old finding leaves the list: acted on; looked at again when its scan is resumed (clear_findings); found again
 by a later scan, whose row then stands instead; or covered by a later scan that was done and did not find it. The last
@@ -25,7 +25,7 @@ from clamscannerd.state.store_rows import (
     scan_of,
     to_json,
 )
-from clamscannerd.state.store_values import Job, NewFinding, Recovered, StoreLimits
+from clamscannerd.state.store_values import NewFinding, StoreLimits
 from clamscannerd.state.tasks import advance
 
 MAX_PATH_BYTES = 16 << 20
@@ -362,40 +362,3 @@ def move_finding(c: sqlite3.Connection, finding_id: int, to: FindingState) -> No
         return
     advance(FindingState(row["state"]), to, f"finding {finding_id}")
     c.execute("UPDATE finding SET state = ? WHERE id = ?", (to, finding_id))
-
-
-_QUEUE = (
-    "SELECT 'scan' AS kind, s.id, a.uid, a.name, s.turn FROM scan s INDEXED BY scan_under_way"
-    " JOIN account a ON a.id = s.account WHERE s.state IN ('queued', 'running', 'paused') AND s.state = :state"
-    " UNION ALL"
-    " SELECT 'task', t.id, a.uid, a.name, t.turn FROM task t INDEXED BY task_under_way"
-    " JOIN account a ON a.id = t.account WHERE t.state <> 'done' AND t.state = :state ORDER BY turn"
-)
-"""The first condition of each half is word for word that of the partial index, or SQLite could not use it; left to
-itself it walks all jobs ever kept, for the order's sake."""
-
-
-def _jobs(c: sqlite3.Connection, state: str) -> list[Job]:
-    return [
-        Job(kind=row["kind"], id=row["id"], uid=row["uid"], name=row["name"])
-        for row in c.execute(_QUEUE, {"state": state})
-    ]
-
-
-def waiting_jobs(c: sqlite3.Connection) -> list[Job]:
-    """Queued scans and tasks in the order they were asked for."""
-    return _jobs(c, "queued")
-
-
-def recover(c: sqlite3.Connection) -> Recovered:
-    """At start: what was running is queued again, at its old place. Steps that were being done stay so."""
-    jobs = _jobs(c, "running")
-    for job in jobs:
-        if job.kind == "scan":
-            park(c, job.id)
-        else:
-            c.execute("UPDATE task SET state = 'queued' WHERE id = ?", (job.id,))
-    return Recovered(
-        scans=tuple(job for job in jobs if job.kind == "scan"),
-        tasks=tuple(job for job in jobs if job.kind == "task"),
-    )

@@ -134,6 +134,31 @@ def _look(kernel: Kernel, home_fd: int, path: bytes) -> tuple[Reason | None, os.
     return None if stat.S_ISREG(status.st_mode) else Reason.NOT_REGULAR, status
 
 
+class _Waiting:
+    """Directories that are still to be entered: their names take up room, which is bounded."""
+
+    def __init__(self) -> None:
+        self._room = _ROOM_BYTES
+        self._below: list[bytes] = []
+
+    def enter(self, name: bytes) -> bool:
+        """One of the directory at hand; False: there is no room for it."""
+        if (cost := len(name) + _NAME_BYTES) > self._room:
+            return False
+        self._room -= cost
+        self._below.append(name)
+        return True
+
+    def left(self, name: bytes) -> None:
+        """It waits no more."""
+        self._room += len(name) + _NAME_BYTES
+
+    def take(self) -> list[bytes]:
+        """Those of the directory at hand, and on to the next."""
+        below, self._below = self._below, []
+        return below
+
+
 def _tree(
     kernel: Kernel,
     home_fd: int,
@@ -151,16 +176,7 @@ def _tree(
     tops = outermost(roots)
     named = frozenset(tops) if lone else frozenset()
     stack: list[tuple[bytes, list[bytes]]] = [(b"", tops[::-1])]
-    room, below = _ROOM_BYTES, list[bytes]()
-
-    def enter(name: bytes) -> bool:
-        nonlocal room
-        if (cost := len(name) + _NAME_BYTES) > room:
-            return False
-        room -= cost
-        below.append(name)
-        return True
-
+    waiting = _Waiting()
     missed: list[bytes] | None = []  # directories that were gone; looked for once more at the end, then None
     while stack or missed:
         if not stack:  # renamed away and back while we came by is not a way to hide
@@ -170,7 +186,7 @@ def _tree(
             stack.pop()
             continue
         name = names.pop()
-        room += len(name) + _NAME_BYTES
+        waiting.left(name)
         path = parent + b"/" + name if parent else name
         try:
             dir_fd = kernel.open_dir(home_fd, path or b".")
@@ -185,17 +201,16 @@ def _tree(
             elif path in named or (missed is not None and path):
                 yield refuse(name, path, Reason.VANISHED)
             continue
-        below = []
         try:
             if excludes and path and len(stack) == 1 and excludes.why(path, directory=True):  # a root: nobody asked yet
                 yield refuse(name, path, Reason.EXCLUDED)
             else:
-                yield from read(dir_fd, path, enter, longest, excludes)
+                yield from read(dir_fd, path, waiting.enter, longest, excludes)
         except OSError as error:  # reading the directory itself failed half way
             yield refuse(name, path, reason_for(error))
         finally:
             os.close(dir_fd)
-        if below:
+        if below := waiting.take():
             stack.append((path, below))
 
 
