@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,23 @@ def test_no_path_leads_out(tmp_path: Path, path: bytes, *, openat2: bool) -> Non
             os.close(kernel.open_file(fd, path))
     finally:
         os.close(fd)
+
+
+@pytest.mark.fails_with("fifo-waited-for")
+@pytest.mark.parametrize("openat2", [True, False], ids=["openat2", "walk"])
+def test_nobody_is_waited_for_at_a_fifo(tmp_path: Path, *, openat2: bool) -> None:
+    """What a file was swapped for between the look and the open; in A2 that takes luck."""
+    os.mkfifo(tmp_path / "fifo")
+    kernel = Kernel()
+    kernel.openat2 = openat2
+    root = os.open(tmp_path, os.O_RDONLY)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(kernel.open_file, root, b"fifo")
+            try:
+                os.close(opening.result(timeout=5))
+            finally:
+                with suppress(OSError):  # nobody waits
+                    os.close(os.open("fifo", os.O_WRONLY | os.O_NONBLOCK, dir_fd=root))
+    finally:
+        os.close(root)

@@ -92,7 +92,7 @@ def jumping(clock: Clock) -> Iterator[None]:
 def test_a_clock_that_jumps_a_day_disturbs_no_work_and_loses_nothing(
     alice: Person, amount: Amount, figure: Figure
 ) -> None:
-    files = amount(quick=800, long=20_000)
+    files = amount(quick=600, long=20_000)
     bodies = infect(alice, files)
     daemon = RunningDaemon()
     clock = Clock(daemon.directory / "clock")
@@ -105,7 +105,7 @@ def test_a_clock_that_jumps_a_day_disturbs_no_work_and_loses_nothing(
             daemon.start()
             with daemon.client(alice.uid) as client:
                 assert client.call("Quarantine.list", {"limit": 1})["total"] == files
-                assert client.good("check_disinfection_status")["details"] == details
+                assert client.wait_disinfection() == details
                 assert Counter(item.content for item in vault(daemon)) == bodies
         lines = few_lines(daemon.log())
     assert lines < 60, "a storm of lines"
@@ -187,7 +187,7 @@ def test_a_stop_under_load_is_over_in_time_and_all_goes_on_afterwards(
     people: list[Person], engine: str, amount: Amount, figure: Figure
 ) -> None:
     """Three scans, a disinfection and 40 clients that ask all the time."""
-    files, stops = amount(quick=1_000, long=20_000), amount(quick=1, long=8)
+    files, stops = amount(quick=700, long=20_000), amount(quick=1, long=8)
     acting, *scanning = people
     bodies = infect(acting, files)
     for person in scanning:
@@ -258,7 +258,7 @@ def as_version_before(state: Path) -> None:
 @pytest.mark.fails_with("upgrade-loses-jobs")
 def test_an_upgrade_goes_on_with_what_was_pending(people: list[Person], amount: Amount, figure: Figure) -> None:
     """A disinfection and a scan in their middle, a scan that was queued, contents in the vault."""
-    files = amount(quick=1_200, long=20_000)
+    files = amount(quick=700, long=20_000)
     acting, scanning, waiting, _ = people
     bodies = infect(acting, files)
     infect(scanning, files // 2)
@@ -299,7 +299,7 @@ def test_an_upgrade_goes_on_with_what_was_pending(people: list[Person], amount: 
 @pytest.mark.fails_with("no-backoff")
 def test_an_engine_that_never_starts_makes_no_storm(alice: Person, amount: Amount, figure: Figure) -> None:
     """Pauses grow: as many starts as the logarithm of the time, a few lines of log for each."""
-    for_s = amount(quick=4, long=120)
+    for_s = amount(quick=3, long=120)
     daemon = RunningDaemon()
     starts = daemon.directory / "starts"
     starts.touch(0o666)

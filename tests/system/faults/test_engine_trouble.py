@@ -120,7 +120,7 @@ def trouble(clamd: RealClamd, what: str) -> Iterator[Callable[[], None]]:
 def test_a_shared_clamd_in_trouble_costs_time_and_no_truth(
     shared: RealClamd, alice: Person, what: str, amount: Amount, figure: Figure
 ) -> None:
-    files, trouble_s = amount(quick=2_000, long=20_000), amount(quick=2, long=60)
+    files, trouble_s = amount(quick=1_200, long=20_000), amount(quick=1, long=60)
     truth = infected(alice, files)
     config = "" if amount(quick=0, long=1) else SHORT
     sockets = f'["{shared.socket_path}"]'
@@ -161,7 +161,7 @@ def test_a_clamd_that_reloads_again_and_again_changes_no_verdict(
     shared: RealClamd, alice: Person, amount: Amount, figure: Figure
 ) -> None:
     """With more signatures each time, of which none fits anything here."""
-    files, least = amount(quick=2_000, long=20_000), amount(quick=3, long=20)
+    files, least = amount(quick=1_200, long=20_000), amount(quick=3, long=20)
     truth = infected(alice, files)
     sockets = f'["{shared.socket_path}"]'
     with RunningDaemon(config=SHORT, sockets=sockets) as daemon, daemon.client(alice.uid) as client:
@@ -186,7 +186,7 @@ def test_a_clamd_that_reloads_again_and_again_changes_no_verdict(
 def test_a_private_clamd_that_is_killed_again_and_again_is_replaced(
     alice: Person, amount: Amount, figure: Figure
 ) -> None:
-    files, kills = amount(quick=3_000, long=20_000), amount(quick=2, long=5)
+    files, kills = amount(quick=2_000, long=20_000), amount(quick=2, long=5)
     truth = infected(alice, files)
     with RunningDaemon(config=SHORT) as daemon, daemon.client(alice.uid) as client:
         begin(client, files)
@@ -198,7 +198,7 @@ def test_a_private_clamd_that_is_killed_again_and_again_is_replaced(
 @pytest.mark.row("R4")
 @pytest.mark.fails_with("hanging-engine-kept")
 def test_a_private_clamd_that_hangs_is_replaced(alice: Person, amount: Amount, figure: Figure) -> None:
-    files = amount(quick=3_000, long=20_000)
+    files = amount(quick=2_000, long=20_000)
     truth = infected(alice, files)
     with RunningDaemon(config=SHORT) as daemon, daemon.client(alice.uid) as client:
         begin(client, files)

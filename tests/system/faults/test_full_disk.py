@@ -137,7 +137,7 @@ def test_what_was_under_way_when_the_disk_filled_up_goes_on_by_itself(
 ) -> None:
     """A disinfection, and a scan after it, each with the disk full in its middle."""
     daemon, disk = running
-    files = amount(quick=800, long=10_000)
+    files = amount(quick=400, long=10_000)
     bodies = [MARKER + b" %d" % number for number in range(files)]
     for number, body in enumerate(bodies):
         put(alice, f"d{number // 100:03}/f{number:05}", body)

@@ -167,7 +167,7 @@ class Killer:
 def test_kills_at_random_moments_leave_every_queued_action_done_once(
     daemon: RunningDaemon, amount: Amount, figure: Figure
 ) -> None:
-    kills, each, accounts = amount(quick=16, long=1_000), amount(quick=100, long=2_500), amount(quick=2, long=4)
+    kills, each, accounts = amount(quick=10, long=1_000), amount(quick=80, long=2_500), amount(quick=2, long=4)
     with ExitStack() as stack:
         people = [stack.enter_context(throw_away(f"kill_{number}")) for number in range(accounts)]
         work = {}

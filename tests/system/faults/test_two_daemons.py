@@ -111,7 +111,7 @@ def test_each_process_killed_or_stopped_in_one_disinfection_and_no_file_is_acted
     daemon: RunningDaemon, alice: Person, amount: Amount, figure: Figure
 ) -> None:
     rounds = amount(quick=1, long=12)
-    work = Disinfection(daemon, alice, amount(quick=2_500, long=20_000))
+    work = Disinfection(daemon, alice, amount(quick=1_600, long=20_000))
     for who, number in CASES * rounds:
         work.wait_under_way()
         harm(daemon, who, number)
@@ -148,7 +148,7 @@ def test_a_second_daemon_on_one_state_is_refused_and_disturbs_nothing(
 ) -> None:
     """Also while the first one stands still: who has the state is for the kernel to say, not for an answer in time."""
     starts = amount(quick=2, long=40)
-    work = Disinfection(daemon, alice, amount(quick=700, long=20_000))
+    work = Disinfection(daemon, alice, amount(quick=500, long=20_000))
     engine = started_by_monitor(daemon, "clamd")
     other = second(daemon)
     for _ in range(starts):
