@@ -120,12 +120,12 @@ class WorkerLink:
             return await self._process.wait_end()
         return "it closed its channel", False
 
-    async def hello(self) -> None:
+    async def hello(self, within_s: float) -> None:
         """The first message: same program, usable home.
 
         A program that cannot run is no fault of the job: SpawnRefused, as for a process that could not be made.
         """
-        data = await self._packet(self._silence_s)
+        data = await self._packet(within_s)
         if not data:
             how, no_program = await self._end()
             problem = f"worker {self._process.pid} ended before it began: {how}"
@@ -163,13 +163,16 @@ def one_of(*kinds: type[Exception]) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def open_worker(spawner: Spawner, account: Account, lock_fd: int, silence_s: float) -> AsyncIterator[WorkerLink]:
-    """A worker for `account`, said hello to; it is gone when the context ends, whatever happened."""
+async def open_worker(
+    spawner: Spawner, account: Account, lock_fd: int, silence_s: float, *, start_s: float = 0.0
+) -> AsyncIterator[WorkerLink]:
+    """A worker for `account`, said hello to; it is gone when the context ends, whatever happened. `start_s`: how long
+    it may take to say hello, where that is longer than `silence_s`."""
     process = await spawner.spawn(account, lock_fd)
     well = False
     try:
         link = WorkerLink(process, silence_s)
-        await link.hello()
+        await link.hello(max(start_s, silence_s))
         yield link
         well = True
     finally:

@@ -91,6 +91,7 @@ class Scripts:
         self.workers: list[Worker] = []
         self.version = __version__
         self.hello: bytes | None = None  # said in place of a Hello
+        self.late_s = 0.0  # from its start to its hello
         self.end = ("exit code 0", False)
         self._nursery = nursery
         self._scripts = scripts
@@ -107,6 +108,7 @@ class Scripts:
         async def live() -> None:
             try:
                 with worker.scope:
+                    await trio.sleep(self.late_s)
                     if self.hello is not None:
                         await theirs.send(self.hello)
                         return
