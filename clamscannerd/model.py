@@ -227,12 +227,14 @@ class Counts(Frozen, frozen=True, kw_only=True):
 
 
 class EngineInfo(Frozen, frozen=True, kw_only=True):
-    """Which engine gave the verdicts, as `engine` in get_scan_status. `blind`: sentences, what it cannot report."""
+    """Which engine gave the verdicts, as `engine` in get_scan_status. `blind`: sentences, what it cannot report.
+    `max_file_size`: bytes; what is larger was not scanned, as too big. 0: not known."""
 
     version: str = ""
     database: int = 0
     database_time: float = 0.0
     blind: tuple[str, ...] = ()
+    max_file_size: int = 0
 
 
 class Scan(Frozen, frozen=True, kw_only=True):

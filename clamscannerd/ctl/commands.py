@@ -5,6 +5,7 @@ Apart from main.py so that vault.py makes its commands the same way without impo
 
 import os
 import pwd
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,9 @@ from clamscannerd.ctl.calls import PROGRAM, TROUBLE, Caller, Options, Refusal, a
 from clamscannerd.errors import ClamscannerdError
 
 Command = Callable[..., int]
+
+_LEAST_COLUMNS = 40
+"""Narrower is no place for a table; the terminal breaks the lines."""
 
 
 def options(command: Any) -> Any:  # noqa: ANN401  click's decorators are typed so
@@ -78,6 +82,13 @@ def strict_option(command: Any) -> Any:  # noqa: ANN401  as above
 def print_answer(caller: Caller, answer: object, lines: Sequence[str]) -> None:
     for line in [text.json_line(answer)] if caller.options.json else lines:
         out(line)
+
+
+def columns() -> int | None:
+    """Of the terminal that answers go to; None: they go to a pipe or a file, and every line stays one."""
+    if not sys.stdout.isatty():
+        return None
+    return max(_LEAST_COLUMNS, shutil.get_terminal_size().columns)
 
 
 def wire_names(options: Options, files: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ one more thing that can be wrong).
 
 from clamscannerd.ctl import text
 from clamscannerd.ctl.calls import FOUND, TROUBLE, Caller, Json
-from clamscannerd.ctl.commands import command, print_answer
+from clamscannerd.ctl.commands import columns, command, print_answer
 from clamscannerd.ctl.health import check_lines
 
 TRY_S = 600.0
@@ -33,7 +33,7 @@ def doctor(caller: Caller) -> int:
     caller.timeout_s = TRY_S
     checks = sorted(_checks(caller), key=lambda check: _rank(str(check["grade"])))
     grade = checks[0]["grade"]
-    lines = [line for check in checks for line in check_lines(check)]
+    lines = [line for check in checks for line in check_lines(check, columns())]
     print_answer(caller, {"grade": grade, "checks": checks}, [*lines, _summary(checks)])
     return _EXIT.get(grade, TROUBLE)
 

@@ -85,11 +85,11 @@ def _lines(answer: Json, look: Look | None) -> Iterator[str]:
     if look is None:
         yield "  the file:   nobody looked; the user's own `explain` does"
     elif look.size and not look.directory:
-        yield f"  the file:   {text.size(look.size)}, of at most {text.size(answer['max_file_size'])}"
+        yield f"  the file:   {text.size(look.size)}, of at most {text.limit(answer['max_file_size'])}"
     if found := answer["finding"]:
         when = text.moment(float(found["found_at"]))
         yield f"  found:      {text.safe(found['virus_type'])} at {when}, {text.safe(found['state'])}"
-    yield f"  last scan:  {_last(answer['last_scan'], look)}"
+    yield f"  last scan:  {_last(answer, look)}"
 
 
 def _verdict(answer: Json, look: Look | None) -> str:
@@ -103,17 +103,19 @@ def _verdict(answer: Json, look: Look | None) -> str:
     if look is not None and look.hinders:
         return f"is not scanned: {look.hinders}"
     if look is not None and not look.directory and look.size > answer["max_file_size"]:
-        return "is not scanned: over the size limit (of a mailbox, its messages are)"
+        return f"is not scanned: over {text.limit(answer['max_file_size'])} (of a mailbox, its messages are)"
     return "is scanned" if look is not None else "is scanned, as far as can be told without a look at it"
 
 
-def _last(scan: Json | None, look: Look | None) -> str:
+def _last(answer: Json, look: Look | None) -> str:
+    scan: Json | None = answer["last_scan"]
     if scan is None:
         return "none has covered it yet"
     name = f"{text.scan_name(scan)}, {text.safe(scan['state'])} {text.moment(float(scan['time_ended']))}"
     changed = look is not None and scan["time_started"] is not None and look.changed > float(scan["time_started"])
     if left := scan["not_scanned"]:
-        return f"{name}: not scanned: {text.safe(left['file'])} was {text.reason(left['reason'])}"
+        what = "it" if left["file"] == answer["file"] else text.safe(left["file"])
+        return f"{name}: not scanned: {what} was {text.reason(left['reason'])}"
     outcome = scan["outcome"]
     if outcome == "infected":
         return f"{name}: infected"

@@ -5,7 +5,8 @@ A warning is no trouble: everything works, within the limits that it names.
 
 from clamscannerd.ctl import text
 from clamscannerd.ctl.calls import TROUBLE, Caller, Json
-from clamscannerd.ctl.commands import command, print_answer
+from clamscannerd.ctl.commands import columns, command, print_answer
+from clamscannerd.ctl.visible import folded
 
 
 @command
@@ -16,11 +17,11 @@ def health(caller: Caller) -> int:
     """
     answer = caller.call("Daemon.health", {})
     known: Json = answer if isinstance(answer, dict) else {}
-    print_answer(caller, answer, [line for check in known.get("checks", []) for line in check_lines(check)])
+    print_answer(caller, answer, [line for check in known.get("checks", []) for line in check_lines(check, columns())])
     return TROUBLE if known.get("grade") == "error" else 0
 
 
-def check_lines(check: Json) -> list[str]:
+def check_lines(check: Json, width: int | None) -> list[str]:
     """The grade and what is said; beneath it the cure."""
-    line = f"{text.safe(str(check['grade'])):8} {text.safe(str(check['message']))}"
-    return [line, f"         -> {text.safe(str(check['cure']))}"] if check["cure"] else [line]
+    lines = folded(f"{text.safe(str(check['grade'])):8} {text.safe(str(check['message']))}", width, 9)
+    return [*lines, *folded(f"         -> {text.safe(str(check['cure']))}", width, 12)] if check["cure"] else lines

@@ -14,13 +14,15 @@ import click
 
 from clamscannerd.ctl import text
 from clamscannerd.ctl.calls import FOUND, Caller, Json
-from clamscannerd.ctl.commands import command, print_answer, strict_option
+from clamscannerd.ctl.commands import columns, command, print_answer, strict_option
+from clamscannerd.ctl.visible import cells, folded
 
 PAGE = 1_000
 """Entries asked for at once: the daemon's bound."""
 
 FORMATS = ("text", "json", "clamscan")
 
+_INDENT = " " * 7
 _RULE = "----------- SCAN SUMMARY -----------"  # clamscan's own line
 
 
@@ -30,7 +32,8 @@ def history(caller: Caller, limit: int) -> int:
     """List the latest scans: when, how much, what was found and what became of it."""
     answer = caller.call("Scan.list", {"limit": limit})
     scans = _list(answer, "scans")
-    print_answer(caller, answer, [_scan_line(scan) for scan in scans] or ["no scan of this account is known"])
+    lines = [line for scan in scans for line in _scan_lines(scan, columns())]
+    print_answer(caller, answer, lines or ["no scan of this account is known"])
     return 0
 
 
@@ -59,7 +62,7 @@ def report(
     if every or (scan_id is None and caller.options.user is None and os.geteuid() == 0):
         return _report_all(caller, form, details=details)
     scan = _whole(caller, scan_id if scan_id is not None else _latest(caller), {}, details=details)
-    lines = list(_clamscan_lines(scan) if form == "clamscan" else _text_lines(scan))
+    lines = list(_clamscan_lines(scan) if form == "clamscan" else _text_lines(scan, columns()))
     print_answer(caller, scan, lines)
     return text.scan_exit(scan, strict=strict)
 
@@ -84,12 +87,20 @@ def _whole(caller: Caller, scan_id: int, user: Json, *, details: bool) -> Json:
             return whole
 
 
-def _scan_line(scan: Json) -> str:
+def _scan_lines(scan: Json, width: int | None) -> list[str]:
     """`12  home  2026-01-31 12:00:00  45 s  done: 1 infected, ...; of those found: ...; clamd 1.4.6/27400`."""
     took = f"{text.duration(scan['time_ended'] - float(scan['time_started']))}" if scan["time_ended"] else "-"
     words = f"{text.result(scan)}{_fates(scan)}{_engine(scan)}"
     started = text.moment(float(scan["time_started"]))
-    return f"{scan['scan_id']:>5}  {text.scanned(scan)}  {started}  {took}  {text.state(scan)}: {words}"
+    return _in_two(f"{scan['scan_id']:>5}  {text.scanned(scan)}  {started}  {took}  {text.state(scan)}:", words, width)
+
+
+def _in_two(head: str, words: str, width: int | None) -> list[str]:
+    """On one line, or the words beneath. In `head` may be a file's name."""
+    line = f"{head} {words}"
+    if width is None or cells(line) <= width:
+        return [line]
+    return [head, *folded(f"{_INDENT}{words}", width, len(_INDENT))]
 
 
 def _took(scan: Json) -> str:
@@ -111,16 +122,21 @@ def _fates(scan: Json) -> str:
     return f"; of those found: {words}" if words else ""
 
 
-def _text_lines(scan: Json) -> Iterator[str]:
-    yield from text.status_lines(scan)
+def _text_lines(scan: Json, width: int | None) -> Iterator[str]:
+    yield from text.status_lines(scan, width)
     if scan["time_ended"]:
         yield f"  ended:      {text.moment(float(scan['time_ended']))}{_took(scan)}"
-    yield from (f"  warning:    {text.safe(str(words))}" for words in scan["warnings"])
+    for words in scan["warnings"]:
+        yield from folded(f"  warning:    {text.safe(str(words))}", width, 14)
     for found in scan["files"]:
         by = f", ignored ({text.ignored_by(found['ignored'])})" if found.get("ignored") else ""
         yield f"{text.safe(found['file'])}: {text.safe(found['virus_type'])}: {text.safe(found['state'])}{by}"
     for left in scan["not_scanned_files"]:
-        yield f"{text.safe(left['file'])}: not scanned: {text.reason(left['reason'])}"
+        yield f"{text.safe(left['file'])}: not scanned: {_why(scan, left)}"
+
+
+def _why(scan: Json, left: Json) -> str:
+    return text.reason(left["reason"], text.most_bytes(scan))
 
 
 def _clamscan_lines(scan: Json) -> Iterator[str]:
@@ -134,7 +150,7 @@ def _clamscan_lines(scan: Json) -> Iterator[str]:
     yield f"Infected files: {text.infected_count(scan)}"
     if ignored := text.ignored_count(scan):
         yield f"Ignored files: {ignored}"
-    yield f"Not scanned: {text.not_scanned(scan['not_scanned'])}{text.unchanged(scan)}"
+    yield f"Not scanned: {text.left_out(scan)}{text.unchanged(scan)}"
     yield f"Data scanned: {scan['scanned_file_size'] / (1 << 20):.2f} MB"
     if ended:
         yield f"Time: {ended - started:.3f} sec"
@@ -144,7 +160,7 @@ def _clamscan_lines(scan: Json) -> Iterator[str]:
 def _clamscan_files(scan: Json) -> Iterator[str]:
     yield from text.infected_lines(scan["infected"] if "infected" in scan else scan["files"])
     for left in scan["not_scanned_files"]:
-        yield f"{text.safe(left['file'])}: {text.reason(left['reason'])} NOT SCANNED"
+        yield f"{text.safe(left['file'])}: {_why(scan, left)} NOT SCANNED"
 
 
 def _report_all(caller: Caller, form: str, *, details: bool) -> int:
@@ -156,11 +172,11 @@ def _report_all(caller: Caller, form: str, *, details: bool) -> int:
     total = _total(accounts)
     lines = [] if accounts else ["no scan of any account is known"]
     for one in accounts:
-        lines += [_account_line(one)] if form != "clamscan" else []
+        lines += _account_lines(one, columns()) if form != "clamscan" else []
         if details:
             _add_details(caller, one)
             lines += _clamscan_files(one) if form == "clamscan" else _files_lines(one)
-    lines += _clamscan_total(total) if form == "clamscan" else [_total_line(total)]
+    lines += _clamscan_total(total) if form == "clamscan" else folded(_total_line(total), columns(), 2)
     print_answer(caller, {"accounts": accounts, "total": total}, lines)
     return FOUND if total["standing"] > total["ignored"] else 0
 
@@ -190,14 +206,14 @@ def _add_details(caller: Caller, one: Json) -> None:
     one["files"], one["not_scanned_files"] = whole["files"], whole["not_scanned_files"]
 
 
-def _account_line(one: Json) -> str:
+def _account_lines(one: Json, width: int | None) -> list[str]:
     """`anna  3 infected stand; scan 12 (home) done 2026-01-31 12:00:00, took 45 s: 4986 scanned, ...`."""
     ended = f" {text.moment(float(one['time_ended']))}" if one["time_ended"] else ""
-    left_out = f"{text.not_scanned(one['not_scanned'])}{text.unchanged(one)}"
-    counts = f"{one['scanned_file_count']} scanned, {left_out}{_fates(one)}"
+    counts = f"{one['scanned_file_count']} scanned, {text.left_out(one)}{text.unchanged(one)}{_fates(one)}"
     ignored = f", {one['ignored']} ignored" if one.get("ignored") else ""
     scan = f"{text.scan_name(one)} {text.safe(one['state'])}{ended}{_took(one)}"
-    return f"{text.safe(one['user'])}  {_standing(one)} infected stand{ignored}; {scan}: {counts}{_engine(one)}"
+    head = f"{text.safe(one['user'])}  {_standing(one)} infected stand{ignored}; {scan}:"
+    return _in_two(head, f"{counts}{_engine(one)}", width)
 
 
 def _files_lines(one: Json) -> Iterator[str]:
@@ -207,7 +223,7 @@ def _files_lines(one: Json) -> Iterator[str]:
         if found["state"] != "standing":
             yield f"{owner}: {text.safe(found['file'])}: {text.safe(found['virus_type'])}: {text.safe(found['state'])}"
     for left in one["not_scanned_files"]:
-        yield f"{owner}: {text.safe(left['file'])}: not scanned: {text.reason(left['reason'])}"
+        yield f"{owner}: {text.safe(left['file'])}: not scanned: {_why(one, left)}"
 
 
 def _total(accounts: list[Json]) -> Json:
@@ -219,6 +235,9 @@ def _total(accounts: list[Json]) -> Json:
         for one in accounts:
             counts.update(one[name])
         total[name] = dict(counts)
+    # The least of them is true of each file that was over its own; where one is not known, none is said.
+    sizes = [text.most_bytes(one) for one in accounts if one["not_scanned"].get("too_big")]
+    total["engine"] = {"max_file_size": min(sizes, default=0)}
     total["ignored"] = sum(one.get("ignored") or 0 for one in accounts)
     return {**total, "accounts_infected": sum(_standing(one) > 0 for one in accounts)}
 
@@ -226,7 +245,7 @@ def _total(accounts: list[Json]) -> Json:
 def _total_line(total: Json) -> str:
     ignored = f", {total['ignored']} ignored" if total["ignored"] else ""
     stand = f"{_standing(total)} infected stand in {text.plural(total['accounts_infected'], 'account')}{ignored}"
-    counts = f"{total['scanned_file_count']} scanned, {text.not_scanned(total['not_scanned'])}{_fates(total)}"
+    counts = f"{total['scanned_file_count']} scanned, {text.left_out(total)}{_fates(total)}"
     return f"{text.plural(total['accounts'], 'account')}: {stand}; their latest scans: {counts}"
 
 
@@ -237,7 +256,7 @@ def _clamscan_total(total: Json) -> Iterator[str]:
     yield f"Infected files: {_standing(total)}"
     if total["ignored"]:
         yield f"Ignored files: {total['ignored']}"
-    yield f"Not scanned: {text.not_scanned(total['not_scanned'])}"
+    yield f"Not scanned: {text.left_out(total)}"
 
 
 def _list(answer: object, name: str) -> list[Json]:

@@ -23,7 +23,7 @@ from clamscannerd.ctl import metrics as _metrics  # noqa: F401  the same
 from clamscannerd.ctl import scans, tasks, text, vault
 from clamscannerd.ctl import uapi as _uapi  # noqa: F401  the same
 from clamscannerd.ctl.calls import FOUND, INTERRUPTED, PROGRAM, TROUBLE, Caller, Json, Refusal, is_envelope, out, say
-from clamscannerd.ctl.commands import cli, command, print_answer, reader_left, strict_option
+from clamscannerd.ctl.commands import cli, columns, command, print_answer, reader_left, strict_option
 from clamscannerd.ctl.disinfecting import none_stands
 
 NO_RECORDS = (1 << 53) - 1
@@ -79,7 +79,7 @@ def status(caller: Caller, wait: bool, watch: bool, strict: bool) -> int:  # noq
         return (_wait_scan if caller.options.json else _wait_all)(caller, None, strict=strict)
     answer = caller.six("get_scan_status")
     data: Json = answer["result"]["data"]
-    print_answer(caller, answer, [*text.status_lines(data), *scans.paused_lines(caller, data)])
+    print_answer(caller, answer, [*text.status_lines(data, columns()), *scans.paused_lines(caller, data)])
     if not caller.options.json:
         tasks.print_latest(caller.six("check_disinfection_status", last_id=NO_RECORDS))
     return text.scan_exit(data, strict=strict)
@@ -152,7 +152,7 @@ def _wait_scan(caller: Caller, scan_id: object, *, strict: bool) -> int:
     findings: list[Json] = []
     if not caller.options.json and text.found_count(found):
         findings = caller.six("list_infected_files")["result"]["data"]
-    print_answer(caller, answer, [*text.infected_lines(findings), *text.status_lines(found)])
+    print_answer(caller, answer, [*text.infected_lines(findings), *text.status_lines(found, columns())])
     return text.scan_exit(found, strict=strict)
 
 

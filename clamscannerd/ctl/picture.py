@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clamscannerd.ctl import text
+from clamscannerd.ctl.visible import tail
 
 Json = dict[str, Any]
 
@@ -67,7 +68,7 @@ class Picture:
         records = min(len(self._records), room // 2 if self._findings else room)
         found = min(len(self._findings), room - records)
         records = min(len(self._records), room - found)
-        middle = [text.tail(line, columns) for line in _last(self._findings, found)]
+        middle = [tail(line, columns) for line in _last(self._findings, found)]
         task = [self._task] if self._task else []
         task += _last(self._records, records)  # a long one loses its end: the message, not the file
         return [*head, *middle, *task, *foot][:rows]
@@ -115,7 +116,7 @@ def _bar(status: Json) -> str:
 def _kept(line: str, columns: int) -> str:
     """The file at hand keeps its end."""
     label = "  now at:     "
-    return label + text.tail(line.removeprefix(label), columns - len(label)) if line.startswith(label) else line
+    return label + tail(line.removeprefix(label), columns - len(label)) if line.startswith(label) else line
 
 
 def _last(lines: deque[str], number: int) -> list[str]:

@@ -20,6 +20,7 @@ from rich.text import Text
 from clamscannerd.ctl import text
 from clamscannerd.ctl.calls import Json
 from clamscannerd.ctl.picture import Picture
+from clamscannerd.ctl.visible import tail
 
 PAUSE_S = 0.2
 FOUND_SHOWN = 3
@@ -56,7 +57,7 @@ class Bar:
 
     def scan(self, status: Json) -> None:
         columns = self._progress.console.width
-        found = [text.tail(text.safe(name), columns) for name in (status.get("infected_files") or [])[-FOUND_SHOWN:]]
+        found = [tail(text.safe(name), columns) for name in (status.get("infected_files") or [])[-FOUND_SHOWN:]]
         self._progress.lines = (*text.progress_lines(status, columns), *(["infected:", *found] if found else []))
         total = int(status["total_file_count"])
         self._progress.update(self._task, total=total or None, completed=text.met(status))

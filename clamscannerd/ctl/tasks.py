@@ -10,7 +10,7 @@ import click
 
 from clamscannerd.ctl import text
 from clamscannerd.ctl.calls import INTERRUPTED, NOT_SCANNED, TROUBLE, Caller, Json, out, say
-from clamscannerd.ctl.commands import command, print_answer
+from clamscannerd.ctl.commands import columns, command, print_answer
 
 ENDED = "done"
 
@@ -49,7 +49,7 @@ def _show(caller: Caller, task_id: str) -> int:
         more = _get(caller, task_id, page[-1]["id"])
         page = more["details"]
         whole = {**more, "details": [*whole["details"], *page]}
-    print_answer(caller, whole, [*text.task_lines(whole), *(text.record_line(one) for one in whole["details"])])
+    print_answer(caller, whole, [*text.task_lines(whole), *text.record_lines(whole["details"], columns())])
     return _code(whole["details"])
 
 
@@ -79,7 +79,8 @@ class _Lines:
         pass
 
     def record(self, record: Json) -> None:
-        out(text.json_line(record) if self._json else text.record_line(record))
+        for line in [text.json_line(record)] if self._json else text.record_lines([record], columns()):
+            out(line)
         sys.stdout.flush()
 
 
@@ -98,7 +99,7 @@ def wait_disinfection(caller: Caller, total: int | None) -> int:
         return interrupted(caller)
     data: Json = answer["result"]["data"]
     last: Json = data["details"][-1] if data["details"] else {"state": "error"}
-    lines = [text.record_line(record) for record in data["details"]]
+    lines = text.record_lines(data["details"], columns())
     print_answer(caller, answer, [*lines, f"log: {text.safe(data['log'])}"])
     return TROUBLE if last["state"] == "error" else 0
 

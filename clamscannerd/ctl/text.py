@@ -1,17 +1,18 @@
-"""Answers of the daemon as plain lines. Pure: no I/O but the clock's time zone; imports nothing of the package.
+"""Answers of the daemon as plain lines. Pure: no I/O but the clock's time zone.
 
-The lines are meant to stay as they are: people grep them. Whoever needs more takes `--json`.
-
-Everything here is somebody else's text: a file name may hold escape sequences that retitle the terminal, or bidi
-controls that make `exe.txt` of `txt.exe`. So `safe()` goes over every word: names arrive in the wire form (contract,
-"File names"), and what is not printable becomes \\xNN of its UTF-8 bytes. The result can be typed back in bash as
-$'...'. Rejected: dropping such characters (two files would look alike), "?" (the same), colours (pipes).
+The lines are meant to stay as they are: people grep them. Whoever needs more takes `--json`. On a terminal, whose
+`columns` are given, what is too wide is broken where it is prose, and a table's row takes two lines; a name is never
+broken or shortened, for it would be another one. Everything here is somebody else's text: `safe()` (visible.py) goes
+over every word.
 """
 
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from clamscannerd.ctl.visible import cells, folded, tail
+from clamscannerd.ctl.visible import safe as safe
 
 Json = dict[str, Any]
 
@@ -36,19 +37,10 @@ _REASONS: Mapping[str, str] = {
 _UNCHANGED = "unchanged"
 """The reason that is not one of trouble."""
 
+_NOW_AT = "  now at:     "
+
 # With one of these the engine did not do its work: "nothing found" would be more than is known.
 _TROUBLE = ("no_signatures", "engine_error", "timed_out")
-
-
-def safe(text: str) -> str:
-    """`text` without anything a terminal acts on: controls, bidi and other invisible characters become \\xNN."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else _visible(c) for c in text)
-
-
-def _visible(character: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogatepass"))
 
 
 def json_line(value: object, *, indent: int | None = None) -> str:
@@ -66,6 +58,11 @@ def size(number: int) -> str:
         if value < 1023.95:
             return f"{value:.1f} {unit}"
     return f"{value / 1024:.1f} TiB"
+
+
+def limit(number: int) -> str:
+    """A size that somebody has set: 25 MiB."""
+    return size(number).replace(".0 ", " ")
 
 
 def duration(seconds: float) -> str:
@@ -87,17 +84,27 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def not_scanned(counts: Mapping[str, int]) -> str:
-    """`14 not scanned (9 over the size limit, 5 encrypted)`: stands wherever the number of infected files stands.
+def left_out(status: Json) -> str:
+    """not_scanned() of a scan, with the limit of its engine."""
+    return not_scanned(status.get("not_scanned") or {}, most_bytes(status))
 
-    Without what a recent scan leaves out: that is no trouble, and hides none here.
+
+def most_bytes(status: Json) -> int:
+    """What is larger than that was too big for the scan; 0: not known, as of a daemon that did not keep it."""
+    return int((status.get("engine") or {}).get("max_file_size") or 0)
+
+
+def not_scanned(counts: Mapping[str, int], most: int) -> str:
+    """`14 not scanned (9 over 25 MiB, 5 encrypted)`: stands wherever the number of infected files stands.
+
+    Without what a recent scan leaves out: that is no trouble, and hides none here. `most`: as most_bytes() has it.
     """
     numbers = {name: number for name, number in counts.items() if number and name != _UNCHANGED}
     kinds = sorted(((number, name) for name, number in numbers.items()), key=lambda kind: -kind[0])
     total = sum(number for number, _ in kinds)
     if not kinds:
         return "0 not scanned"
-    parts = ", ".join(f"{number} {reason(name)}" for number, name in kinds)
+    parts = ", ".join(f"{number} {reason(name, most)}" for number, name in kinds)
     return f"{total} not scanned ({parts})"
 
 
@@ -108,8 +115,10 @@ def unchanged(status: Json) -> str:
     return f", {number} left out (unchanged{since})" if number or since else ""
 
 
-def reason(name: str) -> str:
-    """Why a file was not scanned, in words."""
+def reason(name: str, most: int = 0) -> str:
+    """Why a file was not scanned, in words. `most`: as most_bytes() has it."""
+    if name == "too_big" and most:
+        return f"over {limit(most)}"
     return _REASONS.get(name, safe(name))
 
 
@@ -136,8 +145,7 @@ def infected_words(status: Json) -> str:
 
 def result(status: Json) -> str:
     """`0 infected, 4986 scanned, 14 not scanned (...)`; `0 infected, 2 ignored, ...`."""
-    counts: Mapping[str, int] = status.get("not_scanned") or {}
-    words = f"{infected_words(status)}, {status['scanned_file_count']} scanned, {not_scanned(counts)}"
+    words = f"{infected_words(status)}, {status['scanned_file_count']} scanned, {left_out(status)}"
     return words + unchanged(status)
 
 
@@ -159,8 +167,18 @@ def state(status: Json) -> str:
     return str(status.get("state", "done" if status["scan_complete"] else "running"))
 
 
-def status_lines(status: Json) -> list[str]:
+def status_lines(status: Json, columns: int | None = None) -> list[str]:
     """The answer of get_scan_status."""
+    lines = _status_lines(status)
+    return [part for line in lines for part in ([line] if _names(line) else folded(line, columns, len(_NOW_AT)))]
+
+
+def _names(line: str) -> bool:
+    """Whether there is a file's name in it."""
+    return not line.startswith("  ") or line.startswith(_NOW_AT)
+
+
+def _status_lines(status: Json) -> list[str]:
     now = state(status)
     lines = [f"{scan_name(status)}: {now}{_place(status) if now == 'queued' else ''}"]
     lines.append(f"  started:    {moment(int(status['time_started']))}{_resumed(status)}")
@@ -171,8 +189,8 @@ def status_lines(status: Json) -> list[str]:
     if now == "running" and not status["scan_complete"]:
         lines += _motion(status)
     lines.append(f"  result:     {result(status)}")
-    if left_out := status.get("excludes"):
-        lines.append(f"  left out:   {', '.join(safe(str(pattern)) for pattern in left_out)}")
+    if patterns := status.get("excludes"):
+        lines.append(f"  left out:   {', '.join(safe(str(pattern)) for pattern in patterns)}")
     return lines + _engine(status.get("engine") or {})
 
 
@@ -196,7 +214,7 @@ def _motion(status: Json) -> list[str]:
     parts = _speed(status)
     lines = [f"  speed:      {', '.join(parts)}"] if parts else []
     current = status["current_file"]
-    return lines + ([f"  now at:     {safe(current)}"] if current else [])
+    return lines + ([f"{_NOW_AT}{safe(current)}"] if current else [])
 
 
 def _speed(status: Json) -> list[str]:
@@ -207,19 +225,13 @@ def _speed(status: Json) -> list[str]:
 
 def progress_lines(status: Json, columns: int) -> list[str]:
     """For under a bar: what has been found and not scanned, how much there is, where it is; each fits the columns."""
-    counts: Mapping[str, int] = status.get("not_scanned") or {}
-    lines = [f"{state(status)}, {infected_words(status)}, {not_scanned(counts)}"]
+    lines = [f"{state(status)}, {infected_words(status)}, {left_out(status)}"]
     total = int(status.get("total_file_size", int(status["total_file_size_MiB"]) << 20))
     read = f"{size(int(status['scanned_file_size']))} of {size(total)} scanned"
     lines.append(", ".join([read, *(_speed(status) if state(status) == "running" else [])]))
     if status["current_file"]:
         lines.append(tail(safe(status["current_file"]), columns))
     return lines
-
-
-def tail(words: str, columns: int) -> str:
-    """What fits of the end: the end of a path says more than its beginning."""
-    return words if len(words) <= columns else "…" + words[len(words) - max(1, columns - 1) :]
 
 
 def engine_words(engine: Json) -> str:
@@ -273,6 +285,18 @@ def record_line(record: Json) -> str:
     return f"{record['state']}: {message}"
 
 
+def record_lines(records: Iterable[Json], columns: int | None) -> list[str]:
+    """Records of the log; on a terminal what is said of a file stands below it, where both do not fit."""
+    lines: list[str] = []
+    for record in records:
+        line = record_line(record)
+        if columns is None or cells(line) <= columns or record["type"] != "step" or not record.get("message"):
+            lines.append(line)
+        else:
+            lines += [f"{record['state']}: {safe(record['file'])}", f"    ({safe(str(record['message']))})"]
+    return lines
+
+
 def task_lines(task: Json) -> list[str]:
     """`task ID: disinfect, done`, and when."""
     undoes = f" of {safe(str(task['undoes']))}" if task.get("undoes") else ""
@@ -305,17 +329,22 @@ def some_not_scanned(counts: Mapping[str, int]) -> bool:
     return any(number for name, number in counts.items() if name != _UNCHANGED)
 
 
-def items_lines(items: Sequence[Json]) -> list[str]:
-    """`12  quarantined  until 2026-05-01 12:00:00  68 B  Eicar-Test  /home/anna/x`."""
+def items_lines(items: Sequence[Json], columns: int | None = None) -> list[str]:
+    """`12  quarantined  until 2026-05-01 12:00:00  68 B  Eicar-Test  /home/anna/x`; in two lines each, where one of
+    them does not fit."""
     if not items:
         return ["the vault has nothing of this account"]
     ids = max(len(str(item["id"])) for item in items)
     states = max(len(safe(item["state"])) for item in items)
-    return [
+    rows = [
         f"{item['id']:>{ids}}  {safe(item['state']):<{states}}  until {moment(float(item['expires_at']))}"
-        f"  {size(int(item['size'])):>9}  {safe(item['signature'])}  {safe(item['file'])}"
+        f"  {size(int(item['size'])):>9}  {safe(item['signature'])}"
         for item in items
     ]
+    files = [safe(item["file"]) for item in items]
+    if columns is None or all(cells(f"{row}  {file}") <= columns for row, file in zip(rows, files, strict=True)):
+        return [f"{row}  {file}" for row, file in zip(rows, files, strict=True)]
+    return [line for row, file in zip(rows, files, strict=True) for line in (row, f"{'':>{ids}}  {file}")]
 
 
 def item_lines(item: Json) -> list[str]:

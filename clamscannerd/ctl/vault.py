@@ -11,7 +11,7 @@ import click
 
 from clamscannerd.ctl import asking, tasks, text
 from clamscannerd.ctl.calls import INTERRUPTED, TROUBLE, Caller, Json, say
-from clamscannerd.ctl.commands import Command, command, options, print_answer, wire_names
+from clamscannerd.ctl.commands import Command, columns, command, options, print_answer, wire_names
 
 PAGE = 1_000
 """Items of a list asked for at once: the daemon's bound."""
@@ -49,7 +49,7 @@ def list_items(caller: Caller, state: str | None) -> int:
         items, total = [*items, *answer["items"]], answer["total"]
         if not answer["items"]:
             break
-    print_answer(caller, {"items": items, "total": total}, text.items_lines(items))
+    print_answer(caller, {"items": items, "total": total}, text.items_lines(items, columns()))
     return 0
 
 
@@ -147,7 +147,7 @@ def _wait_task(caller: Caller, task_id: str, total: int | None) -> Json | None:
     except KeyboardInterrupt:
         say(f"the task goes on; come back with: {caller.options.again('task', task_id, '--follow')}")
         return None
-    print_answer(caller, task, [text.record_line(record) for record in task["details"]])
+    print_answer(caller, task, text.record_lines(task["details"], columns()))
     return task
 
 

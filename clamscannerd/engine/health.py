@@ -203,7 +203,11 @@ class Member:
     def _be_ready(self, version: control.Version, fingerprint: control.Fingerprint, limits: Limits) -> None:
         settled = time.time() > fingerprint.newest + limits.self_check_s + _SETTLE_S
         info = EngineInfo(
-            version=version.version, database=version.database, database_time=version.database_time, blind=limits.blind
+            version=version.version,
+            database=version.database,
+            database_time=version.database_time,
+            blind=limits.blind,
+            max_file_size=limits.max_file_size,
         )
         old = self.state
         self._become(
@@ -249,11 +253,12 @@ def combined(states: Sequence[EngineState]) -> EngineState:
         return states[0]
     blind = tuple(dict.fromkeys(sentence for state in states for sentence in state.info.blind))
     cure = tuple(dict.fromkeys(line for state in states for line in state.cure))
+    size = min(state.max_file_size for state in states)
     return msgspec.structs.replace(
         states[0],
-        info=msgspec.structs.replace(states[0].info, blind=blind),
+        info=msgspec.structs.replace(states[0].info, blind=blind, max_file_size=size),
         signatures=all(state.signatures for state in states),
-        max_file_size=min(state.max_file_size for state in states),
+        max_file_size=size,
         max_threads=sum(state.max_threads for state in states),
         shared=any(state.shared for state in states),
         generation=" ".join(state.generation for state in states),

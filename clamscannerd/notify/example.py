@@ -27,7 +27,7 @@ def digest(digest_id: str, *, host: str, now: float) -> bytes:
             "infected_file_count": 2,
             "cached_file_count": 0,
             "not_scanned": {"too_big": 9, "encrypted": 5},
-            "engine": {"version": "1.4.6", "database": 27_400, "database_time": int(now), "blind": []},
+            "engine": {"version": "1.4.6", "database": 27_400, "database_time": int(now), "max_file_size": 25 << 20},
             "message": "",
         },
         "new": 2,

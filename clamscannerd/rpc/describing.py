@@ -9,7 +9,13 @@ TASK_ID = "00000001/5a9ec8dd4c345d"
 LOG = "/home/anna/.clamavconnector.disinfection.log"
 FILE = "/home/anna/public_html/up load.php"
 SIGNATURE = "Eicar-Test-Signature"
-ENGINE = {"version": "1.4.6", "database": 27400, "database_time": 1780000000.0, "blind": []}
+ENGINE = {
+    "version": "1.4.6",
+    "database": 27400,
+    "database_time": 1780000000.0,
+    "blind": [],
+    "max_file_size": 26214400,
+}
 STATUS = {
     "current_file": "",
     "infected_files": [FILE],

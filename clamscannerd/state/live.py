@@ -46,7 +46,10 @@ class LiveScan:
         self._samples.clear()
 
     def engine(self, info: EngineInfo) -> None:
-        """The engine that answers from now on."""
+        """The engine that answers from now on. Its limit is the least that this scan had: over that were all that were
+        left out for it."""
+        sizes = [size for size in (self.scan.engine.max_file_size, info.max_file_size) if size]
+        info = msgspec.structs.replace(info, max_file_size=min(sizes, default=0))
         self.scan = msgspec.structs.replace(self.scan, engine=info)
 
     def progress(self, counts: Counts, current: bytes, *, final: bool = False) -> None:

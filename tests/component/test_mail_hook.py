@@ -78,7 +78,7 @@ def test_account_and_administrator_get_one_mail_that_names_files_and_what_to_do(
     assert mail["Auto-Submitted"] == "auto-generated"
     text = mail.get_content()
     assert "  /home/example/public_html/it is\\u000aonly a \\u202etest.php\n      Eicar-Test-Signature\n" in text
-    assert "2 infected, 4986 scanned, 14 not scanned (9 too_big, 5 encrypted)." in text
+    assert "2 infected, 4986 scanned, 14 not scanned (9 over 25 MiB, 5 encrypted)." in text
     assert "made by clamscannerctl hooks test" in text
 
 

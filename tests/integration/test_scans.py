@@ -158,6 +158,7 @@ def test_a_clamd_with_debians_settings_is_used_and_said_to_be_blind(alice: Perso
         status = client.scan()
         assert status["not_scanned"] == {"too_big": 1}
         assert status["scanned_file_count"] == 2
+        assert status["engine"]["max_file_size"] == 25 << 20
         (found,) = client.good("list_infected_files")
         assert (found["file"], found["virus_type"]) == (str(bad), EICAR_NAME)
         blind = status["engine"]["blind"]
@@ -192,7 +193,7 @@ def test_what_is_not_scanned_is_never_clean_and_has_its_reason(alice: Person) ->
             "unreadable": 2,
         }
         assert (status["scanned_file_count"], status["infected_file_count"], balanced(status)) == (1, 0, True)
-        assert status["engine"]["blind"] == []
+        assert (status["engine"]["blind"], status["engine"]["max_file_size"]) == ([], 1 << 20)
 
 
 def test_without_signatures_nothing_is_clean_until_there_are_some(alice: Person) -> None:

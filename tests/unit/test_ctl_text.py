@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from clamscannerd.ctl import text
 from clamscannerd.model import Reason
-from clamscannerd.rpc.names import to_wire
 
 STATUS: dict[str, Any] = {
     "current_file": "",
@@ -29,35 +28,6 @@ STATUS: dict[str, Any] = {
 
 
 @given(st.text())
-def test_nothing_that_is_not_printable_reaches_the_terminal(anything: str) -> None:
-    shown = text.safe(anything)
-    assert shown.isprintable()
-    assert anything != shown or anything.isprintable()
-
-
-@given(st.binary())
-def test_names_of_any_bytes_can_be_shown(name: bytes) -> None:
-    assert text.safe(to_wire(name)).isprintable()
-
-
-@pytest.mark.parametrize(
-    ("raw", "shown"),
-    [
-        ("a\x1b]0;gone\x07b", "a\\x1b]0;gone\\x07b"),
-        ("new\nline", "new\\x0aline"),
-        ("exe.\u202etxt", "exe.\\xe2\\x80\\xaetxt"),
-        ("\u2066\u200f\ufeff", "\\xe2\\x81\\xa6\\xe2\\x80\\x8f\\xef\\xbb\\xbf"),
-        ("\x9b31m", "\\xc2\\x9b31m"),
-        ("\x7f", "\\x7f"),
-        ("Grüße 日本 😀", "Grüße 日本 😀"),
-        ("back\\\\slash", "back\\\\slash"),
-    ],
-)
-def test_controls_and_bidi_are_shown_as_their_bytes(raw: str, shown: str) -> None:
-    assert text.safe(raw) == shown
-
-
-@given(st.text())
 def test_json_is_ascii_without_controls_and_means_the_same(anything: str) -> None:
     line = text.json_line({"file": anything})
     assert line.isascii()
@@ -71,13 +41,19 @@ def test_no_infected_files_is_never_said_without_what_was_not_scanned() -> None:
     assert text.result({**STATUS, "not_scanned": {}}) == "0 infected, 10 scanned, 0 not scanned"
 
 
+def test_the_limit_of_the_engine_is_named_where_it_is_known() -> None:
+    for size, words in ((25 << 20, "over 25 MiB"), (25_500_000, "over 24.3 MiB"), (0, "over the size limit")):
+        shown = {**STATUS, "engine": {"version": "1.4.6", "max_file_size": size}}
+        assert text.result(shown) == f"0 infected, 10 scanned, 14 not scanned (9 {words}, 5 encrypted)"
+
+
 def test_every_reason_has_its_words() -> None:
     for reason in Reason:
-        assert reason.value not in text.not_scanned({reason.value: 1}) or "_" not in reason.value
+        assert reason.value not in text.not_scanned({reason.value: 1}, 0) or "_" not in reason.value
 
 
 def test_a_reason_of_a_newer_daemon_is_shown_by_its_name() -> None:
-    assert text.not_scanned({"moon_phase": 2}) == "2 not scanned (2 moon_phase)"
+    assert text.not_scanned({"moon_phase": 2}, 1) == "2 not scanned (2 moon_phase)"
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ SANS_IO = (
     "ctl.mailboxes",
     "ctl.picture",
     "ctl.text",
+    "ctl.visible",
     "ctl.walk",
 )
 """Bytes or values in, bytes or values out."""
