@@ -11,6 +11,7 @@ import click
 from clamscannerd.ctl import asking, mailboxes, text
 from clamscannerd.ctl.calls import INTERRUPTED, TROUBLE, Caller, Json, out, say
 from clamscannerd.ctl.commands import command, print_answer, wire_names
+from clamscannerd.ctl.completing import Names
 from clamscannerd.ctl.tasks import wait_disinfection
 
 ACTIONS = ("quarantine", "delete", "ignore", "cleanse_mailbox")
@@ -18,7 +19,7 @@ ACTIONS = ("quarantine", "delete", "ignore", "cleanse_mailbox")
 
 @command
 @click.argument("action", metavar="[ACTION]", required=False, type=click.Choice(ACTIONS))
-@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.UNPROCESSED)
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=Names())
 @click.option("--all", "everything", is_flag=True, help="Every infected file that is not ignored.")
 @click.option("--whole", is_flag=True, help="With --all: mailboxes too, with all their messages.")
 @click.option("--yes", is_flag=True, help="Do not ask before a mailbox is taken away with all its messages.")

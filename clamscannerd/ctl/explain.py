@@ -17,6 +17,7 @@ import click
 from clamscannerd.ctl import text
 from clamscannerd.ctl.calls import FOUND, Caller, Json, absolute
 from clamscannerd.ctl.commands import command, print_answer, wire_names
+from clamscannerd.ctl.completing import Names
 
 _KINDS = {stat.S_IFLNK: "a link: links are not followed", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 _KINDS |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
@@ -32,7 +33,7 @@ class Look(NamedTuple):
 
 
 @command
-@click.argument("path", metavar="PATH", type=click.UNPROCESSED)
+@click.argument("path", metavar="PATH", type=Names())
 def explain(caller: Caller, path: str) -> int:
     """Say why PATH is scanned or not, and what was last found in it."""
     (wire,) = wire_names(caller.options, [path])

@@ -14,6 +14,7 @@ from clamscannerd.ctl import text
 from clamscannerd.ctl.calls import Caller, Json
 from clamscannerd.ctl.commands import Command, command, options, print_answer, wire_names
 from clamscannerd.ctl.commands import cli as _cli
+from clamscannerd.ctl.completing import Names
 
 PAGE = 1_000
 """Entries asked for at once: the daemon's bound."""
@@ -49,7 +50,7 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, value: str | 
 
 
 @_command
-@click.argument("file", metavar="[FILE]", required=False, type=click.UNPROCESSED)
+@click.argument("file", metavar="[FILE]", required=False, type=Names())
 @click.option("--path", "glob", metavar="GLOB", type=click.UNPROCESSED, help="What fits this, as in .gitignore.")
 @click.option("--signature", metavar="NAME", help="What is detected by this name.")
 @click.option("--sha256", metavar="HEX", help="What has this content, wherever it is.")

@@ -24,6 +24,7 @@ from clamscannerd.ctl import scans, tasks, text, vault
 from clamscannerd.ctl import uapi as _uapi  # noqa: F401  the same
 from clamscannerd.ctl.calls import FOUND, INTERRUPTED, PROGRAM, TROUBLE, Caller, Json, Refusal, is_envelope, out, say
 from clamscannerd.ctl.commands import cli, columns, command, print_answer, reader_left, strict_option
+from clamscannerd.ctl.completing import SCAN_TYPES, Names
 from clamscannerd.ctl.disinfecting import none_stands
 
 NO_RECORDS = (1 << 53) - 1
@@ -39,7 +40,7 @@ def paths(caller: Caller) -> int:
 
 
 @command
-@click.argument("what", metavar="TYPE|PATH...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("what", metavar="TYPE|PATH...", nargs=-1, required=True, type=Names(words=SCAN_TYPES))
 @click.option("--recent", metavar="TIME", callback=scans.seconds, help="Only of what changed within TIME: 2d, 12h, 1w.")
 @click.option("--wait", is_flag=True, help="Wait for its end and print what was found.")
 @strict_option

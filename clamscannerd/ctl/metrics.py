@@ -12,10 +12,11 @@ import click
 
 from clamscannerd.ctl.calls import TROUBLE, Caller, Json, say
 from clamscannerd.ctl.commands import command, print_answer
+from clamscannerd.ctl.completing import Names
 
 
 @command
-@click.option("--textfile", metavar="FILE", help="Write them there, in one move: FILE ends in .prom.")
+@click.option("--textfile", metavar="FILE", type=Names(), help="Write them there, in one move: FILE ends in .prom.")
 def metrics(caller: Caller, textfile: str | None) -> int:
     """Print what the daemon counts, for Prometheus (administrators)."""
     if textfile is not None and not textfile.endswith(".prom"):

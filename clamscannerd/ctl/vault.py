@@ -12,6 +12,7 @@ import click
 from clamscannerd.ctl import asking, tasks, text
 from clamscannerd.ctl.calls import INTERRUPTED, TROUBLE, Caller, Json, say
 from clamscannerd.ctl.commands import Command, columns, command, options, print_answer, wire_names
+from clamscannerd.ctl.completing import Names
 
 PAGE = 1_000
 """Items of a list asked for at once: the daemon's bound."""
@@ -64,7 +65,9 @@ def show(caller: Caller, item: int) -> int:
 
 @_command
 @click.argument("items", metavar="ID...", nargs=-1, required=True, type=_ID)
-@click.option("--to", metavar="DIR", help="Into this directory of the home, made at need, not where they were.")
+@click.option(
+    "--to", metavar="DIR", type=Names("dir"), help="Into this directory of the home, made at need, not where they were."
+)
 @click.option("--force", is_flag=True, help="Also what is still detected as infected.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print what was done.")
 def restore(caller: Caller, items: Sequence[int], to: str | None, force: bool, wait: bool) -> int:  # noqa: FBT001

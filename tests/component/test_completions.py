@@ -30,3 +30,16 @@ def test_commands_options_and_choices_are_completed() -> None:
     assert words.split() == ["plain,--wait", "plain,--watch"]
     words = complete("bash_complete", COMP_WORDS="clamscannerctl disinfect d", COMP_CWORD="2")
     assert words == "plain,delete\n"
+
+
+def test_files_are_completed_by_the_shell_and_scan_types_before_them() -> None:
+    def words(line: str) -> list[str]:
+        return complete("bash_complete", COMP_WORDS=line, COMP_CWORD=str(line.count(" "))).splitlines()
+
+    assert words("clamscannerctl scan pub") == ["file,pub", "plain,public_html", "plain,public_ftp"]
+    assert words("clamscannerctl scan ")[:2] == ["file,./", "plain,home"]
+    assert words("clamscannerctl scan ./a") == ["file,./a"]
+    assert words("clamscannerctl explain a") == ["file,a"]
+    assert words("clamscannerctl disinfect quarantine a") == ["file,a"]
+    assert words("clamscannerctl ignore add a") == ["file,a"]
+    assert words("clamscannerctl quarantine restore 7 --to a") == ["dir,a"]

@@ -1,14 +1,16 @@
 """What a newcomer does with the demonstration account, key by key on a real terminal; undo brings all of it back."""
 
 import os
+import stat
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import AccountOnHost
 from tests.fakes.demonstration import furnish
-from tests.fakes.manifest import names
+from tests.fakes.manifest import manifest, names
 from tests.fakes.running import RunningDaemon
 from tests.fakes.terminal import Terminal, ctl
 
@@ -25,12 +27,24 @@ def daemon() -> Iterator[RunningDaemon]:
         yield running
 
 
+def as_they_stand(home: Path) -> dict[bytes, tuple[int, int, int, int, bytes]]:
+    """Mode, owner, group, time and content of each file; of directories all but the time, as names came and went."""
+    return {
+        name: (one.mode, one.uid, one.gid, 0 if stat.S_ISDIR(one.mode) else one.mtime_ns, one.content)
+        for name, one in manifest(home).items()
+        if name != LOG
+    }
+
+
 def test_the_demonstration_is_disinfected_with_few_keys_and_undone(
     daemon: RunningDaemon, accounts: tuple[AccountOnHost, AccountOnHost]
 ) -> None:
     anna, _ = accounts
     furnish(anna.home, anna.uid, anna.gid)
-    before = names(anna.home)
+    for number, name in enumerate(("public_html/up load.php", "public_html/cache/x.php", "mail/inbox")):
+        (anna.home / name).chmod((0o600, 0o664, 0o640)[number])
+        os.utime(anna.home / name, ns=(0, 1_600_000_000_123_456_789 + number))
+    before, stood = names(anna.home), as_they_stand(anna.home)
     keys = ""
     with daemon.client(anna.uid) as client:
         assert client.scan()["infected_file_count"] == 3
@@ -61,6 +75,7 @@ def test_the_demonstration_is_disinfected_with_few_keys_and_undone(
             assert terminal.end() == 0, terminal.shown
         restored = names(anna.home)
         assert {name: content for name, content in restored.items() if name != LOG} == before
+        assert as_they_stand(anna.home) == stood
     assert len(keys) <= MOST_KEYS
 
 

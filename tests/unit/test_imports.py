@@ -95,6 +95,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "ctl.main",
         "ctl.asking",
         "ctl.commands",
+        "ctl.completing",
         "ctl.disinfecting",
         "ctl.explain",
         "ctl.history",
