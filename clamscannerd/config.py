@@ -97,6 +97,7 @@ class Engine(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lost_after_s: float = 120.0  # start_scan is refused when the engine is lost for longer
     wait_s: float = 600.0  # a running scan waits this long for its engine to come back
     auto_wait_s: float = 60.0  # for a system clamd that is enabled but does not answer yet
+    courtesy_s: float = 0.02  # a clamd that others use: fewer files at it while a small scan takes longer; 0: never
     nice: int = 10  # of private engine: status answers stay at 4 ms instead of 14 to 20
 
 
@@ -116,6 +117,7 @@ class Scans(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     file_cpu_s: float = 300.0  # of a worker over one file: taking a mailbox apart goes at 100 MB/s, a sparse one at 400
     job_cpu_s: float = 3_600.0  # of one worker: a million files take it two minutes
     nice: int = 10  # of workers
+    cpu_class: Literal["normal", "batch", "idle"] = "normal"  # idle: only while nobody else computes; may starve
     io_class: Literal["best-effort", "idle"] = "best-effort"  # idle: only while nobody else reads; may starve
     exclude: tuple[str, ...] = ()  # patterns as in .gitignore, relative to each home
     retries: int = 2  # workers that die under a job, before the job fails

@@ -42,7 +42,6 @@ from clamscannerd.errors import (
 from clamscannerd.launch_engine import engine_places
 from clamscannerd.model import TaskKind
 from clamscannerd.pipeline.disinfect import DisinfectTurn
-from clamscannerd.pipeline.engineview import EngineView
 from clamscannerd.pipeline.link import one_of
 from clamscannerd.pipeline.probe import Looks
 from clamscannerd.pipeline.restore import RestoreTurn
@@ -168,9 +167,7 @@ class _Daemon:
         recovered = await store.recover()
         if recovered.scans or recovered.tasks:
             log.info("going on with %d scans and %d tasks", len(recovered.scans), len(recovered.tasks))
-        self._view = view = EngineView(
-            engines, cores=os.cpu_count() or 1, in_flight=config.scans.in_flight, wait_s=config.engine.wait_s
-        )
+        self._view = view = values.engine_view(config, engines)
         live = Live()
         only_uid = None if self._system else os.geteuid()
         self._accounts = Accounts(
@@ -256,6 +253,7 @@ class _Daemon:
                 nursery.start_soon(store.wait_broken)
                 nursery.start_soon(self._runner.serve)
                 nursery.start_soon(self._follow_engines, engines)
+                nursery.start_soon(self._scans.watch_others)
                 nursery.start_soon(daemon_upkeep.keep_vault, vault)
                 nursery.start_soon(self._admins.follow)
                 nursery.start_soon(self._notifier.serve)
@@ -358,9 +356,8 @@ class _Daemon:
         self._spawner.max_stuck = new.accounts.max_stuck
         self._runner.gone_after_s = new.accounts.gone_after_s
         self._accounts.timeout_s = new.accounts.lookup_timeout_s
-        self._view.in_flight = new.scans.in_flight
-        self._view.wait_s = new.engine.wait_s
-        self._scans.shares.budget_changed()
+        values.adopt_view(self._view, new)
+        self._scans.shares.divide()
         self._notifier.adopt(new)
         self._runner.wake()
 
@@ -377,6 +374,7 @@ class _Daemon:
             else:
                 log.info("engine %s: %s", state.kind, words)
             self._runner.wake()
+            self._scans.shares.divide()  # its threads may be more, or fewer
             self._status.changed()
             self._context.live.note_all()
             state = await engines.wait_changed(state)

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 import msgspec
 
 from clamscannerd.config import Config
-from clamscannerd.engine.sessions import EngineSettings
+from clamscannerd.engine.sessions import Engines, EngineSettings
 from clamscannerd.globs import quoted
 from clamscannerd.model import IgnoreKind
+from clamscannerd.pipeline.courtesy import Courtesy
+from clamscannerd.pipeline.engineview import EngineView
 from clamscannerd.pipeline.tasks import TaskLimits
 from clamscannerd.rpc.server import ServerLimits
 from clamscannerd.service.context import Settings
 from clamscannerd.service.scan_types import ScanType
-from clamscannerd.state.runner import Slots
+from clamscannerd.state.slots import Slots
 from clamscannerd.state.store import StoreLimits
 from clamscannerd.state.vault import VaultLimits
 
@@ -37,6 +39,22 @@ def vault_limits(config: Config) -> VaultLimits:
         max_items_per_account=vault.max_items_per_account,
         min_free=vault.min_free,
     )
+
+
+def engine_view(config: Config, engines: Engines) -> EngineView:
+    return EngineView(
+        engines,
+        cores=os.cpu_count() or 1,
+        in_flight=config.scans.in_flight,
+        wait_s=config.engine.wait_s,
+        courtesy=Courtesy(config.engine.courtesy_s),
+    )
+
+
+def adopt_view(view: EngineView, new: Config) -> None:
+    """After a reload."""
+    view.in_flight, view.wait_s = new.scans.in_flight, new.engine.wait_s
+    view.courtesy.patience_s = new.engine.courtesy_s
 
 
 def task_limits(config: Config) -> TaskLimits:
@@ -140,6 +158,6 @@ def at_next_start(old: Config, new: Config, *, engine_is_unit: bool) -> list[str
         keys.append("server.socket")
     if new.accounts.min_uid < old.accounts.min_uid:  # the monitor has its own, and goes by the higher one
         keys.append("accounts.min_uid")
-    fixed = ("nice", "io_class", "job_cpu_s")  # likewise
+    fixed = ("nice", "cpu_class", "io_class", "job_cpu_s")  # likewise
     keys += [f"scans.{key}" for key in fixed if getattr(new.scans, key) != getattr(old.scans, key)]
     return keys

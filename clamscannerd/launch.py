@@ -39,6 +39,9 @@ WORKER_CODE = "from clamscannerd.worker.drop import run; run()"
 _IO_PRIORITIES = {"best-effort": 2 << 13 | 7, "idle": 3 << 13}
 """By scans.io_class, as ioprio_set(2) takes them: of best-effort's eight levels the last."""
 
+_CPU_POLICIES = {"normal": os.SCHED_OTHER, "batch": os.SCHED_BATCH, "idle": os.SCHED_IDLE}
+"""By scans.cpu_class."""
+
 _FILES_AS_ROOT = 65_536
 """Hard RLIMIT_NOFILE: server.max_connections of 20,000 as often again for sessions, vault and what is to come."""
 
@@ -157,6 +160,7 @@ def _prepare(file: str | None, channel: socket.socket, *, system: bool) -> "Conf
         min_uid=config.accounts.min_uid,
         worker_nice=config.scans.nice,
         worker_io_priority=_IO_PRIORITIES[config.scans.io_class],
+        worker_cpu_policy=_CPU_POLICIES[config.scans.cpu_class],
         worker_cpu_s=int(config.scans.job_cpu_s),
         worker=tuple(map(os.fsencode, worker)),
         engine=engine,

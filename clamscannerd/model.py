@@ -257,6 +257,7 @@ class Scan(Frozen, frozen=True, kw_only=True):
     excludes: tuple[bytes, ...] = ()
     since: float | None = None
     pauses: int = 0
+    scheduled: bool = False
 
 
 class Finding(Frozen, frozen=True, kw_only=True):

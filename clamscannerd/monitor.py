@@ -249,6 +249,8 @@ def _be_worker(setup: orders.Setup, fds: list[int]) -> None:
     _limit(resource.RLIMIT_CPU, setup.worker_cpu_s, setup.worker_cpu_s + _CPU_GRACE_S)
     _renice(setup.worker_nice)
     rights.set_io_priority(setup.worker_io_priority)
+    if setup.worker_cpu_policy != os.SCHED_OTHER:
+        os.sched_setscheduler(0, setup.worker_cpu_policy, os.sched_param(0))
 
 
 def _limit(limit: int, soft: int, hard: int) -> None:

@@ -43,7 +43,7 @@ MAX_MESSAGE_BYTES = 32 * 1024
 NOBODY, INVALID_UID = 65534, 0xFFFFFFFF
 
 _HEAD = struct.Struct("<BQq")
-_SETUP_HEAD = struct.Struct("<B?IIIiiI?IIi")
+_SETUP_HEAD = struct.Struct("<B?IIIiiiI?IIi")
 
 
 class MalformedMessage(Exception):
@@ -96,13 +96,14 @@ class Setup(NamedTuple):
     min_uid: int
     worker_nice: int
     worker_io_priority: int  # as ioprio_set(2) takes it: class and level
+    worker_cpu_policy: int  # as sched_setscheduler(2) takes it; 0: the usual one
     worker_cpu_s: int
     worker: tuple[bytes, ...]
     engine: Engine | None
 
     def encode(self) -> bytes:
         engine = self.engine or Engine(0, 0, 0, b"", ())
-        head = _SETUP_HEAD.pack(SETUP, *self[:7], self.engine is not None, *engine[:3])
+        head = _SETUP_HEAD.pack(SETUP, *self[:8], self.engine is not None, *engine[:3])
         lists = (self.worker, (engine.clear,), *engine.commands)
         return head + b"".join(struct.pack("<H", len(words)) + b"".join(map(_pack, words)) for words in lists)
 
@@ -114,7 +115,7 @@ def _pack(word: bytes) -> bytes:
 def decode_setup(data: bytes) -> Setup:
     """Raises MalformedMessage."""
     try:
-        verb, system, uid, gid, min_uid, nice, io_priority, cpu_s, with_engine, *ids = _SETUP_HEAD.unpack_from(data)
+        head = _SETUP_HEAD.unpack_from(data)
         lists, at = [], _SETUP_HEAD.size
         while at < len(data):
             (count,) = struct.unpack_from("<H", data, at)
@@ -126,12 +127,13 @@ def decode_setup(data: bytes) -> Setup:
             lists.append(tuple(words))
     except struct.error as error:
         raise MalformedMessage(f"SETUP: {error}") from None
+    verb, system, uid, gid, min_uid, nice, io_priority, policy, cpu_s, with_engine, *ids = head
     expected = 2 + len(ENGINE_KINDS) * with_engine
     if verb != SETUP or len(lists) != expected or not lists[0] or len(lists[1]) != 1:
         raise MalformedMessage(f"SETUP: verb {verb}, {len(lists)} lists")
     (clear,) = lists[1]
     built = Engine(ids[0], ids[1], ids[2], clear, tuple(lists[2:])) if with_engine else None
-    return Setup(system, uid, gid, min_uid, nice, io_priority, cpu_s, lists[0], built)
+    return Setup(system, uid, gid, min_uid, nice, io_priority, policy, cpu_s, lists[0], built)
 
 
 def refusal(setup: Setup, uid: int) -> str:

@@ -43,13 +43,21 @@ def paths(caller: Caller) -> int:
 @click.argument("what", metavar="TYPE|PATH...", nargs=-1, required=True, type=Names(words=SCAN_TYPES))
 @click.option("--recent", metavar="TIME", callback=scans.seconds, help="Only of what changed within TIME: 2d, 12h, 1w.")
 @click.option("--wait", is_flag=True, help="Wait for its end and print what was found.")
+@click.option("--scheduled", is_flag=True, help="Let scans that somebody waits for go first: for timers.")
 @strict_option
-def scan(caller: Caller, what: Sequence[str], recent: float | None, wait: bool, strict: bool) -> int:  # noqa: FBT001
+def scan(
+    caller: Caller,
+    what: Sequence[str],
+    recent: float | None,
+    wait: bool,  # noqa: FBT001
+    scheduled: bool,  # noqa: FBT001
+    strict: bool,  # noqa: FBT001
+) -> int:
     """Start a scan of TYPE (see `paths`), or of files and directories of yours.
 
     Where a type and a file have the same name, the word is the type and ./WORD the file.
     """
-    asked = scans.wanted(caller, what, recent)
+    asked = scans.wanted(caller, what, recent, scheduled=scheduled)
     if asked.keys() == {"scan_type"}:
         answer: object = caller.six("start_scan", **asked)
     else:

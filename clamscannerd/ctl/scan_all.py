@@ -11,7 +11,7 @@ command of clamscannerctl (an ordinary user cannot do it; `--user NAME scan home
 import pwd
 import sys
 
-from clamscannerd.ctl import text, waiting
+from clamscannerd.ctl import scans, text, waiting
 from clamscannerd.ctl.calls import TROUBLE, Caller, Json, Options, Refusal, out, say
 from clamscannerd.errors import ClamscannerdError
 
@@ -53,7 +53,7 @@ def _scan(caller: Caller, name: str) -> int:
     permitted = caller.six("get_scan_paths")["result"]["data"]
     if SCAN_TYPE not in (kind["id"] for kind in permitted):
         return 0
-    started: Json = caller.six("start_scan", scan_type=SCAN_TYPE)["result"]["data"]
+    started = scans.begun(caller, caller.call("Scan.start", {"scan_type": SCAN_TYPE, "scheduled": True}))
     answer = waiting.scan_end(caller, waiting.Silent(), started["scan_id"], or_paused=True)
     ended: Json = answer["result"]["data"]
     out(f"{text.safe(name)}: {text.state(ended)}: {text.result(ended)}")

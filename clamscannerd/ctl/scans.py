@@ -25,9 +25,10 @@ def seconds(context: click.Context, parameter: click.Parameter, value: str | Non
         raise click.BadParameter(f"{text.safe(value or '')[:_QUOTED]}: {error}", context, parameter) from None
 
 
-def wanted(caller: Caller, words: Sequence[str], recent_s: float | None) -> Json:
-    """The parameters of Scan.start: `scan_type` or `paths`, and `recent_s` where it is wanted."""
-    return {**_wanted(caller, words), **({} if recent_s is None else {"recent_s": recent_s})}
+def wanted(caller: Caller, words: Sequence[str], recent_s: float | None, *, scheduled: bool) -> Json:
+    """The parameters of Scan.start: `scan_type` or `paths`, and `recent_s` and `scheduled` where they are wanted."""
+    recent = {} if recent_s is None else {"recent_s": recent_s}
+    return {**_wanted(caller, words), **recent, **({"scheduled": True} if scheduled else {})}
 
 
 def _wanted(caller: Caller, words: Sequence[str]) -> Json:

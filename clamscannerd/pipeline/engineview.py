@@ -7,6 +7,7 @@ import trio
 
 from clamscannerd.errors import EngineLost
 from clamscannerd.model import EngineInfo
+from clamscannerd.pipeline.courtesy import Courtesy
 
 _PAUSE_S = 0.5  # between two tries while the engine answers pings and yet gives no session
 
@@ -20,6 +21,8 @@ class EngineState(Protocol):
     def signatures(self) -> bool: ...
     @property
     def max_file_size(self) -> int: ...
+    @property
+    def shared(self) -> bool: ...
 
 
 class Engines(Protocol):
@@ -28,21 +31,33 @@ class Engines(Protocol):
     def state(self) -> EngineState: ...
     def in_flight_budget(self, cores: int, configured: int) -> int: ...
     async def open_session(self) -> socket.socket: ...
+    async def scan(self, content: bytes) -> object: ...
     async def wait_ready(self, timeout_s: float) -> None: ...
 
 
 class EngineView:
     """Sessions for jobs; waits up to `wait_s` for an engine that went away."""
 
-    def __init__(self, engines: Engines, *, cores: int, in_flight: int, wait_s: float) -> None:
+    def __init__(
+        self, engines: Engines, *, cores: int, in_flight: int, wait_s: float, courtesy: Courtesy | None = None
+    ) -> None:
         self._engines = engines
+        self.courtesy = courtesy or Courtesy(0.0)
         self._cores = cores
         self.in_flight = in_flight  # replaced by a reload, as is wait_s
         self.wait_s = wait_s
 
     def budget(self) -> int:
-        """Files at the engine over all scans."""
-        return self._engines.in_flight_budget(self._cores, self.in_flight)
+        """Files at the engine over all scans, as things stand."""
+        return self.courtesy.of(self._engines.in_flight_budget(self._cores, self.in_flight))
+
+    def others_wait(self) -> bool:
+        """Whether others use the engine as well, and how many files are at it is left to us."""
+        return self.in_flight == 0 and self._engines.state().shared
+
+    async def scan(self, content: bytes) -> object:
+        """What the engine says of some bytes. Raises EngineLost."""
+        return await self._engines.scan(content)
 
     def view(self) -> EngineState:
         return self._engines.state()

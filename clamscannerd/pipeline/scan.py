@@ -16,9 +16,10 @@ import trio
 from clamscannerd import events
 from clamscannerd.errors import EngineLost, StateError, WorkerFailed, WorkerSpent
 from clamscannerd.model import Account, Finding, FindingState, Frozen, Scan, ScanState
+from clamscannerd.pipeline import courtesy
 from clamscannerd.pipeline.engineview import EngineState, EngineView
 from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, one_of, open_worker, pause_s
-from clamscannerd.pipeline.shares import Shares
+from clamscannerd.pipeline.shares import Share, Shares
 from clamscannerd.rpc.names import to_wire
 from clamscannerd.state.live import Live, LiveScan
 from clamscannerd.state.store import Store
@@ -87,6 +88,10 @@ class ScanJobs:
         self._live = live
         self._stop = stop or Stop()
 
+    async def watch_others(self) -> None:
+        """Until cancelled: scans make room for others at the engine."""
+        await courtesy.watch(self.engines.courtesy, self.engines.scan, self.engines.others_wait, self.shares)
+
     async def run(self, scan: Scan, account: Account, lock_fd: int, cancelled: trio.Event) -> None:
         """From queued to an end. When the daemon stops meanwhile, the scan is parked and goes on at its next start.
 
@@ -94,22 +99,22 @@ class ScanJobs:
         """
         live = LiveScan(scan, cancelled)
         self._live.add(live)
-        self.shares.join()
+        share = self.shares.join(scheduled=scan.scheduled)
         ended = False
         try:
-            state, message = await self._attempts(live, account, lock_fd)
+            state, message = await self._attempts(live, account, lock_fd, share)
             await self.store.end_scan(scan.id, state, live.counts, message, time.time())
             ended = True
             who = events.about(account.uid, scan=scan.id)
             log.info("scan %d of uid %d: %s", scan.id, account.uid, state.value, extra=who)
         finally:
-            self.shares.leave()
+            share.leave()
             self._live.remove(live)
             if live.begun and not ended:
                 with self._stop.shield():
                     await self.store.park_scan(scan.id, live.counts)
 
-    async def _attempts(self, live: LiveScan, account: Account, lock_fd: int) -> tuple[ScanState, str]:
+    async def _attempts(self, live: LiveScan, account: Account, lock_fd: int, share: Share) -> tuple[ScanState, str]:
         attempt = 0
         with trio.move_on_after(self.limits.deadline_s):
             while True:
@@ -118,7 +123,7 @@ class ScanJobs:
                 if (times := live.scan.resumed - live.scan.pauses) > _MOST_RESUMED:
                     return ScanState.FAILED, f"cannot finish the scan: it was interrupted {times} times"
                 try:
-                    return await _Attempt(self, live, account).run(lock_fd)
+                    return await _Attempt(self, live, account, share).run(lock_fd)
                 except HomeUnusable as error:
                     return ScanState.FAILED, f"cannot scan: {error}"
                 except WorkerSpent as error:
@@ -143,10 +148,11 @@ class ScanJobs:
 class _Attempt:
     """One worker's try at a scan."""
 
-    def __init__(self, jobs: ScanJobs, live: LiveScan, account: Account) -> None:
+    def __init__(self, jobs: ScanJobs, live: LiveScan, account: Account, share: Share) -> None:
         self._jobs = jobs
         self._live = live
         self._account = account
+        self._share = share
         self._store = jobs.store
 
     async def run(self, lock_fd: int) -> tuple[ScanState, str]:
@@ -191,7 +197,7 @@ class _Attempt:
             excludes=self._live.scan.excludes,
             named=not self._live.scan.scan_type,
             since_ns=None if since is None else int(since * 1e9),
-            window=jobs.shares.share(),
+            window=self._share.window,
             max_file_size=engine.max_file_size,
             clean_allowed=engine.signatures,
             file_deadline_s=jobs.limits.file_deadline_s,
@@ -207,7 +213,7 @@ class _Attempt:
         ask, asked = trio.open_memory_channel[str](1)
         with one_of(WorkerFailed, EngineLost, StateError):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._tell_shares, link)
+                nursery.start_soon(self._tell_share, link)
                 nursery.start_soon(self._tell_cancel, link)
                 nursery.start_soon(self._bring_sessions, link, asked)
                 saved = trio.current_time()
@@ -242,6 +248,7 @@ class _Attempt:
         match reply:
             case Progress():
                 self._live.progress(reply.counts, reply.current)
+                self._share.wanted(reply.wants)
             case Found():
                 new = [
                     NewFinding(
@@ -292,10 +299,13 @@ class _Attempt:
             answer = Sessions(fds=1, max_file_size=view.max_file_size, clean_allowed=view.signatures)
             await link.send(answer, [session.fileno()])
 
-    async def _tell_shares(self, link: WorkerLink) -> None:
+    async def _tell_share(self, link: WorkerLink) -> None:
+        told = self._share.window
         while True:
-            await self._jobs.shares.wait_changed()
-            await link.send(Window(window=self._jobs.shares.share()))
+            while (window := self._share.window) == told:
+                await self._share.wait_changed()
+            await link.send(Window(window=window))
+            told = window
 
     async def _tell_cancel(self, link: WorkerLink) -> None:
         await self._live.cancelled.wait()

@@ -195,6 +195,7 @@ class ScanShown(msgspec.Struct):
     engine: EngineInfo
     warnings: list[str]
     asked_by: int
+    scheduled: Annotated[bool, Meta(description="A timer's: others go first.")]
     findings: dict[FindingState, int]
 
 

@@ -11,6 +11,7 @@ _SCAN = {
     "warnings": [],
     "time_ended": 1769860806.2,
     "asked_by": 1000,
+    "scheduled": False,
     "findings": {"quarantined": 1},
 }
 _ACCOUNT = {

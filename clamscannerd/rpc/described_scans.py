@@ -13,6 +13,7 @@ SCANS: Mapping[str, Described] = {
             "scan_type": "One of those that get_scan_paths lists; null: `paths` are named.",
             "paths": "Absolute, or relative to the home, within what may be scanned; 100 at most. Links are refused.",
             "recent_s": "Only files that changed (ctime) within so many seconds before now; null: all.",
+            "scheduled": "A timer asks: scans that somebody waits for go first, and get more of the engine.",
         },
         errors=("refused",),
         examples=(

@@ -32,6 +32,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     scan_type: str | None = None
     paths: list[str] | None = None
     recent_s: Annotated[float, Meta(gt=0, le=36_500 * 86_400)] | None = None
+    scheduled: bool = False
 
 
 class DisinfectFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -201,8 +202,8 @@ def _scans(context: Context) -> list[Method]:
 
     async def start(call: Call, params: Start) -> object:
         entry = await context.entry(call.peer.uid, call.user)
-        uid = call.peer.uid
-        return await scan_start.start(context, entry, uid, params.scan_type, params.paths, params.recent_s)
+        wanted = params.scan_type, params.paths, params.recent_s
+        return await scan_start.start(context, entry, call.peer.uid, *wanted, scheduled=params.scheduled)
 
     async def cancel(call: Call, _: NoParams) -> object:
         return await scan.cancel(context, await context.entry(call.peer.uid, call.user))

@@ -61,6 +61,7 @@ async def _summary(
         **await scan_status(context, account, scan, judged=judged, kept=became.kept),
         "time_ended": scan.ended_at,
         "asked_by": scan.asked_by,
+        "scheduled": scan.scheduled,
         "findings": became.states,
     }
 

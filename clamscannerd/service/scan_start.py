@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from clamscannerd.errors import Refused, SpawnRefused, WorkerFailed
-from clamscannerd.model import PATH_MAX_BYTES, Account, Frozen, Place, Scan
+from clamscannerd.model import PATH_MAX_BYTES, Account, Frozen, Place
 from clamscannerd.rpc.names import from_wire, to_wire
 from clamscannerd.service.accounts import Entry
 from clamscannerd.service.context import Context
@@ -51,28 +51,36 @@ async def start(
     scan_type: str | None,
     paths: Sequence[str] | None,
     recent_s: float | None,
+    *,
+    scheduled: bool = False,
 ) -> Started:
     """Queue a scan of one type, or of these paths, and answer at once. Raises Refused.
 
     `recent_s`: only of files that changed within so many seconds before now. The border is fixed here for good, so that
-    a scan that waits or starts over leaves out nothing more.
+    a scan that waits or starts over leaves out nothing more. `scheduled`: nobody waits for it, and others go first.
     """
     since = None if recent_s is None else time.time() - recent_s
     if (scan_type is None) == (paths is None):
         raise Refused("cannot start the scan: name either a type of scan or paths")
     if scan_type is not None:
-        return await start_type(context, entry, asked_by, scan_type, since)
+        return await start_type(context, entry, asked_by, scan_type, since, scheduled=scheduled)
     wanted = _resolve(entry.account, paths or (), permitted(context.settings.scan_types, entry))
     _need_engine(context, entry.account)
     try:
         _check_places(entry.account, wanted, await context.look(entry.account, wanted))
     except (WorkerFailed, SpawnRefused) as error:
         raise _refusal(error) from None
-    return await _queue(context, entry.account, asked_by, "", wanted, since)
+    return await _queue(context, entry.account, asked_by, "", wanted, since, scheduled=scheduled)
 
 
 async def start_type(
-    context: Context, entry: Entry, asked_by: int, scan_type: str, since: float | None = None
+    context: Context,
+    entry: Entry,
+    asked_by: int,
+    scan_type: str,
+    since: float | None = None,
+    *,
+    scheduled: bool = False,
 ) -> Started:
     """Queue a scan of one type. Raises Refused."""
     kinds = [kind for kind in permitted(context.settings.scan_types, entry) if kind.id == scan_type]
@@ -86,7 +94,7 @@ async def start_type(
             raise Refused(f"cannot start the scan: there is no directory {names} in the home directory")
     except (WorkerFailed, SpawnRefused) as error:
         raise _refusal(error) from None
-    return await _queue(context, entry.account, asked_by, scan_type, kinds[0].paths, since)
+    return await _queue(context, entry.account, asked_by, scan_type, kinds[0].paths, since, scheduled=scheduled)
 
 
 def _refusal(error: Exception) -> Refused:
@@ -113,10 +121,17 @@ def _need_engine(context: Context, account: Account) -> None:
 
 
 async def _queue(
-    context: Context, account: Account, asked_by: int, scan_type: str, paths: tuple[bytes, ...], since: float | None
+    context: Context,
+    account: Account,
+    asked_by: int,
+    scan_type: str,
+    paths: tuple[bytes, ...],
+    since: float | None,
+    *,
+    scheduled: bool,
 ) -> Started:
     await context.need_room("start the scan")
-    scan: Scan = await context.store.add_scan(account, scan_type, paths, asked_by, time.time(), since)
+    scan = await context.store.add_scan(account, scan_type, paths, asked_by, time.time(), since, scheduled=scheduled)
     context.queued(account)
     engine = context.engine()
     warnings = []

@@ -1,8 +1,8 @@
 """Picks the next job and runs it: fairly per account, again after a crash, never two for one account. [daemon]
 
 An account has at most one job queued or running, so serving in the order asked is serving accounts in turn: nobody
-can queue twice. Scans wait while no engine answers; tasks need none. What waits is read from the database; what
-runs is known here.
+can queue twice. Scans of timers come after those that somebody waits for (slots.py). Scans wait while no engine
+answers; tasks need none. What waits is read from the database; what runs is known here.
 
 Per job the account's lock (flock on locks/UID) is held, and the same open file goes down to the worker: a worker that
 outlives its daemon delays the next job of its own account, and no other's.
@@ -19,7 +19,6 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from pathlib import Path
-from typing import Literal
 
 import trio
 
@@ -28,6 +27,7 @@ from clamscannerd.errors import MonitorLost, SpawnRefused, StateError, UnknownAc
 from clamscannerd.model import SCAN_ENDED, Account, Frozen, Scan, ScanState, Task, TaskState
 from clamscannerd.state.locks import lock_of
 from clamscannerd.state.scan_orders import ScanOrders
+from clamscannerd.state.slots import Slots
 from clamscannerd.state.store import Job, Store
 
 log = logging.getLogger(__name__)
@@ -63,13 +63,6 @@ class _How(Enum):
     WELL = auto()
     LATER = auto()
     FAULT = auto()
-
-
-class Slots(Frozen, frozen=True, kw_only=True):
-    """How many jobs of each kind run at once."""
-
-    scans: int
-    tasks: int
 
 
 class _Stuck(Frozen, frozen=True, kw_only=True):
@@ -219,7 +212,7 @@ class Runner:
             if not_before > trio.current_time():
                 soonest = min(soonest, not_before)
                 continue
-            if self._stopping or not self._has_room(job.kind):
+            if self._stopping or not self._has_room(job):
                 continue
             if why := self._suspended(job.uid):
                 self._note_stuck(job, f"cannot start a worker for {job.name}: {why}")
@@ -230,11 +223,10 @@ class Runner:
         self._waiting = len([job for job in waiting if (job.uid, job.name) not in self._running])
         return soonest
 
-    def _has_room(self, kind: Literal["scan", "task"]) -> bool:
-        active = sum(running.job.kind == kind for running in self._running.values())
-        if kind == "scan":
-            return active < self.slots.scans and self._engine_ready()
-        return active < self.slots.tasks
+    def _has_room(self, job: Job) -> bool:
+        if job.kind == "scan" and not self._engine_ready():
+            return False
+        return self.slots.free_for(job, (running.job for running in self._running.values()))
 
     async def _contain(self, running: _Running) -> None:
         """A job and what becomes of it: nothing that goes wrong in it harms another."""

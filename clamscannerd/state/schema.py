@@ -323,6 +323,11 @@ CREATE TABLE told (
 ) STRICT, WITHOUT ROWID;
 """
 
+SCHEDULED = """
+-- Asked for by a timer, and not by somebody who waits: people's scans go first. 0 or 1.
+ALTER TABLE scan ADD COLUMN scheduled INTEGER NOT NULL DEFAULT 0 CHECK (scheduled IN (0, 1));
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     SCHEMA,
     ENGINES_AND_MAILBOXES,
@@ -331,6 +336,7 @@ MIGRATIONS: tuple[str, ...] = (
     EXCLUDES,
     RECENT_AND_PAUSED,
     NOTIFICATIONS,
+    SCHEDULED,
 )
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""
 

@@ -134,11 +134,15 @@ class Store(DigestStore):
         asked_by: int,
         now: float,
         since: float | None = None,
+        *,
+        scheduled: bool = False,
     ) -> Scan:
         """A queued scan; older ones beyond the limits go. Refused: a job of this account is under way."""
         self._latest.forget(account.uid, account.name)
         try:
-            return await self._db.write(store_scans.add, self.limits, account, scan_type, paths, asked_by, now, since)
+            return await self._db.write(
+                store_scans.add, self.limits, account, scan_type, paths, asked_by, now, since, scheduled
+            )
         finally:  # a look meanwhile may have been at the time before
             self._latest.forget(account.uid, account.name)
 

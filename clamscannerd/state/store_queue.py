@@ -1,4 +1,8 @@
-"""The queue: scans and tasks in the order asked for. [daemon, writer or reader thread] See store_rows."""
+"""The queue: scans and tasks in the order asked for, scheduled scans last. [daemon, writer or reader thread]
+
+A timer's scan waits as long as any scan or task waits that somebody asked for; each account has one job at a time, so
+people who ask again and again do not keep it waiting for ever, unless they alone fill the machine. See store_rows.
+"""
 
 import sqlite3
 
@@ -6,11 +10,11 @@ from clamscannerd.state import store_scans
 from clamscannerd.state.store_values import Job, Recovered
 
 _QUEUE = (
-    "SELECT 'scan' AS kind, s.id, a.uid, a.name, s.turn FROM scan s INDEXED BY scan_under_way"
+    "SELECT 'scan' AS kind, s.id, a.uid, a.name, s.turn, s.scheduled FROM scan s INDEXED BY scan_under_way"
     " JOIN account a ON a.id = s.account WHERE s.state IN ('queued', 'running', 'paused') AND s.state = :state"
     " UNION ALL"
-    " SELECT 'task', t.id, a.uid, a.name, t.turn FROM task t INDEXED BY task_under_way"
-    " JOIN account a ON a.id = t.account WHERE t.state <> 'done' AND t.state = :state ORDER BY turn"
+    " SELECT 'task', t.id, a.uid, a.name, t.turn, 0 FROM task t INDEXED BY task_under_way"
+    " JOIN account a ON a.id = t.account WHERE t.state <> 'done' AND t.state = :state ORDER BY scheduled, turn"
 )
 """The first condition of each half is word for word that of the partial index, or SQLite could not use it; left to
 itself it walks all jobs ever kept, for the order's sake."""
@@ -18,13 +22,13 @@ itself it walks all jobs ever kept, for the order's sake."""
 
 def _jobs(c: sqlite3.Connection, state: str) -> list[Job]:
     return [
-        Job(kind=row["kind"], id=row["id"], uid=row["uid"], name=row["name"])
+        Job(kind=row["kind"], id=row["id"], uid=row["uid"], name=row["name"], scheduled=bool(row["scheduled"]))
         for row in c.execute(_QUEUE, {"state": state})
     ]
 
 
 def waiting_jobs(c: sqlite3.Connection) -> list[Job]:
-    """Queued scans and tasks in the order they were asked for."""
+    """Queued scans and tasks in the order in which they are to start."""
     return _jobs(c, "queued")
 
 

@@ -100,6 +100,7 @@ def scan_of(row: sqlite3.Row) -> Scan:
         excludes=tuple(row["excludes"].split(b"\0")) if row["excludes"] else (),
         since=row["since"],
         pauses=row["pauses"],
+        scheduled=bool(row["scheduled"]),
     )
 
 

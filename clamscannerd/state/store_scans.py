@@ -51,13 +51,14 @@ def add(
     asked_by: int,
     now: float,
     since: float | None,
+    scheduled: bool,  # noqa: FBT001
 ) -> Scan:
     owner = make_account(c, account.uid, account.name)
     refuse_if_busy(c, owner, "start the scan")
     cursor = c.execute(
-        "INSERT INTO scan (account, turn, scan_type, paths, state, asked_by, asked_at, engine, since)"
-        " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?)",
-        (owner, next_turn(c), scan_type, b"\0".join(paths), asked_by, now, to_json(EngineInfo()), since),
+        "INSERT INTO scan (account, turn, scan_type, paths, state, asked_by, asked_at, engine, since, scheduled)"
+        " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?)",
+        (owner, next_turn(c), scan_type, b"\0".join(paths), asked_by, now, to_json(EngineInfo()), since, scheduled),
     )
     scan_id = cursor.lastrowid
     c.execute(

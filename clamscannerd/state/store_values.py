@@ -76,6 +76,7 @@ class Job(Frozen, frozen=True, kw_only=True):
     id: int
     uid: int
     name: str
+    scheduled: bool = False
 
 
 class Recovered(Frozen, frozen=True, kw_only=True):

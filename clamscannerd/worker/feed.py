@@ -19,6 +19,7 @@ from typing import Final
 
 from clamscannerd.engine.clamproto import FILDES_MESSAGE, KEEPALIVE_S, PING, Reply, Session
 from clamscannerd.errors import RemoteProtocolError
+from clamscannerd.worker.wire import HELD_BACK
 
 _RECEIVE_BYTES = 16 * 1024
 _FD = struct.Struct("i")
@@ -59,6 +60,7 @@ class Feed:
         self._flights: dict[int, Flight] = {}
         self._again: deque[Flight] = deque()  # to be asked again, among others
         self._alone: deque[Flight] = deque()  # to be asked again, one by one
+        self._wants = 0
         self.lost_reason = "no session yet"
 
     @property
@@ -87,7 +89,17 @@ class Feed:
 
     def room(self, window: int) -> bool:
         """Whether a new file may be sent now. Suspects go alone, so nothing new goes while there are any."""
-        return self._sock is not None and not self._alone and len(self._flights) < window
+        if self._sock is None:
+            return False
+        if self._alone or len(self._flights) >= window:
+            self._wants = HELD_BACK
+            return False
+        return True
+
+    def take_wants(self) -> int:
+        """So many files were at the engine at most since this was last asked; HELD_BACK: there was no room for more."""
+        wants, self._wants = max(self._wants, len(self._flights)), 0
+        return wants
 
     def pump(self, window: int) -> None:
         """Ask again for what was lost or answered with an error, as far as there is room."""
@@ -122,6 +134,7 @@ class Feed:
             return False
         flight.sent_at = self._last_command = time.monotonic()
         self._flights[self._session.sent()] = flight
+        self._wants = max(self._wants, len(self._flights))
         if sent != len(FILDES_MESSAGE):
             self._lose("send: cut short")
             return False

@@ -201,10 +201,12 @@ class Probed(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields
 
 
 class Progress(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """At least every second while a scan runs: it is also the sign of life."""
+    """At least every second while a scan runs: it is also the sign of life. `wants`: files at the engine at most since
+    the last one; wire.HELD_BACK where the window allowed no more."""
 
     counts: Counts
     current: bytes
+    wants: Count = 0
 
 
 class FoundFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -61,6 +61,7 @@ class ScanRun:
         self._clean_allowed = job.clean_allowed
         self._tally = Tally(channel, job.max_skipped)
         self._feed = Feed(job.file_deadline_s, self._given_up)
+        self._tally.wants = self._feed.take_wants
         tree = kernel, home_fd, home_length, job.roots, job.excludes
         self._files = walk(*tree, named=job.named, since_ns=job.since_ns)
         self._ahead = sizes(*tree, named=job.named)

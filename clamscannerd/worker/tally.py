@@ -1,6 +1,6 @@
 """What a scan has counted and not yet reported, sent up in batches. [worker]"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from clamscannerd.model import Counts, Identity, MailMessage, Reason
 from clamscannerd.worker.channel import Channel
@@ -36,6 +36,7 @@ class Tally:
         self.infected_files = 0
         self.not_scanned: dict[Reason, int] = {}
         self.current = b""
+        self.wants: Callable[[], int] = lambda: 0  # what goes up as Progress.wants
         self._found: list[FoundFile] = []
         self._skipped: list[SkippedFile] = []
         self._cleared: list[bytes] = []
@@ -106,7 +107,7 @@ class Tally:
     def report(self) -> None:
         """Everything gathered, then the counters."""
         self.flush()
-        self._channel.send(Progress(counts=self.counts(), current=self.current))
+        self._channel.send(Progress(counts=self.counts(), current=self.current, wants=self.wants()))
 
     def balance(self) -> None:
         """At the end of a whole walk: what was counted ahead and then was not met has vanished meanwhile."""

@@ -178,8 +178,16 @@ def test_every_account_is_scanned_although_one_has_paused_its_scan(
         monkeypatch.setenv("CLAMSCANNERD_SOCKET", fake.path)
         monkeypatch.setattr(scan_all, "names", lambda: ["anna", "bert"])
         assert scan_all.main() == 2
+        asked = {"scan_type": "home", "scheduled": True}
+        assert fake.asked("Scan.start") == [{**asked, "user": "anna"}, {**asked, "user": "bert"}]
     said = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[:2] for line in said] == [["anna", "paused"], ["bert", "done"]]
+
+
+def test_a_timer_says_that_it_is_one(tmp_path: Path, ctl: Ctl) -> None:
+    with daemon(tmp_path) as fake:
+        ctl("--socket", fake.path, "scan", "home", "--scheduled")
+        assert fake.asked("Scan.start") == [{"scan_type": "home", "scheduled": True}]
 
 
 def test_where_home_is_a_link_a_relative_path_is_spelled_as_passwd_has_it(

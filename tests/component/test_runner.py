@@ -9,7 +9,7 @@ import trio.testing
 from clamscannerd.errors import UnknownAccount
 from clamscannerd.model import Account, ScanState, TaskState
 from clamscannerd.state import runner
-from clamscannerd.state.runner import Slots
+from clamscannerd.state.slots import Slots
 from tests.fakes.jobs import lock, person, running
 
 
@@ -74,6 +74,33 @@ async def test_more_places_after_a_reload_are_used_at_once(tmp_path: Path) -> No
         jobs.runner.wake()
         await jobs.wait_started(3)
         assert jobs.runner.statistics().scans == 3
+
+
+async def test_a_timers_scan_waits_for_those_that_people_ask_for_and_keeps_none_of_them_waiting(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as jobs:
+        jobs.hold(1, 2, 3, 4, 5, 6)
+        timers = await jobs.ask(1, 2, 3, scheduled=True)
+        await jobs.wait_started(2)
+        _, second, third = await jobs.ask(4, 5, 6)
+        await jobs.wait_started(4)
+        assert {uid for _, uid in jobs.started} == {1001, 1002, 1004, 1005}, "two places for either"
+        assert await jobs.runner.position(third.uid, third.name) == 1
+        assert await jobs.runner.position(timers[2].uid, timers[2].name) == 2, "asked for first, and yet"
+        jobs.release(1)
+        jobs.release(2)
+        await jobs.wait_state(timers[1].id, ScanState.DONE)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(jobs.started) == 4, "a place of a timer's is none while people's are all taken"
+        jobs.release(4)
+        await jobs.wait_started(5)
+        assert jobs.started[4] == ("scan", third.uid)
+        jobs.release(5)
+        await jobs.wait_started(6)
+        assert jobs.started[5] == ("scan", timers[2].uid)
+        assert (await jobs.wait_state(second.id, ScanState.DONE)).scheduled is False
+        assert (await jobs.wait_state(timers[2].id, ScanState.RUNNING)).scheduled is True
 
 
 async def test_a_queued_scan_is_cancelled_without_having_run(tmp_path: Path) -> None:

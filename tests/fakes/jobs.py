@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from clamscannerd.model import Account, Action, Counts, EngineInfo, Identity, Outcome, Scan, ScanState, Task
-from clamscannerd.state.runner import Runner, Slots
+from clamscannerd.state.runner import Runner
+from clamscannerd.state.slots import Slots
 from clamscannerd.state.store import NewFinding, NewStep, Store, StoreLimits, open_store
 
 PATIENCE_S = 20.0
@@ -61,8 +62,9 @@ class Jobs:
     async def _known(self, uid: int, _: str) -> Account:
         return person(uid - 1000)
 
-    async def ask(self, *numbers: int) -> list[Scan]:
-        scans = [await self.store.add_scan(person(n), "home", (b".",), 1000 + n, time.time()) for n in numbers]
+    async def ask(self, *numbers: int, scheduled: bool = False) -> list[Scan]:
+        wanted = [(person(n), "home", (b".",), 1000 + n, time.time()) for n in numbers]
+        scans = [await self.store.add_scan(*words, scheduled=scheduled) for words in wanted]
         self.runner.wake()
         return scans
 

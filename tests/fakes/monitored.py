@@ -45,6 +45,7 @@ def usual_setup() -> orders.Setup:
         min_uid=1000,
         worker_nice=7,
         worker_io_priority=3 << 13,
+        worker_cpu_policy=os.SCHED_BATCH,
         worker_cpu_s=77,
         worker=(os.fsencode(sys.executable), b"-I", b"-c", PROBE.encode()),
         engine=orders.Engine(engine.pw_uid, engine.pw_gid, 5, b"", (sleep, sleep)),

@@ -84,6 +84,17 @@ def test_started_by_root_it_is_the_service_without_rights(place: Path, alice: Pe
 
 
 @pytest.mark.parametrize(
+    ("more", "expected"),
+    [("", os.SCHED_OTHER), ('[scans]\ncpu_class = "idle"\n', os.SCHED_IDLE)],
+    ids=["usual", "idle"],
+)
+def test_workers_wait_for_others_at_the_processor(place: Path, alice: Person, more: str, expected: int) -> None:
+    configure(place, more)
+    with started(as_root(place)) as daemon:
+        assert os.sched_getscheduler(daemon.spawn(alice.name)) == expected
+
+
+@pytest.mark.parametrize(
     ("more", "expected"), [("", "best-effort: prio 7"), ('[scans]\nio_class = "idle"\n', "idle")], ids=["usual", "idle"]
 )
 def test_workers_wait_for_others_at_the_disk(place: Path, alice: Person, more: str, expected: str) -> None:

@@ -23,10 +23,11 @@ messages = st.one_of(
     ),
 )
 engines = st.builds(Engine, U32, U32, st.integers(0, 19), st.binary(max_size=100), st.tuples(WORDS, WORDS))
-NICE, IO_PRIORITY = st.integers(0, 19), st.integers(0, 2**15)
-setups = st.builds(Setup, st.booleans(), U32, U32, U32, NICE, IO_PRIORITY, U32, WORDS, st.one_of(st.none(), engines))
+NICE, IO_PRIORITY, POLICY = st.integers(0, 19), st.integers(0, 2**15), st.integers(0, 5)
+NUMBERS = U32, U32, U32, NICE, IO_PRIORITY, POLICY, U32
+setups = st.builds(Setup, st.booleans(), *NUMBERS, WORDS, st.one_of(st.none(), engines))
 PYTHON = (b"/usr/bin/python3", b"-I")
-SETUP = Setup(True, 990, 990, 1000, 10, 3 << 13, 3600, PYTHON, Engine(991, 991, 10, b"/t", ((b"a",), (b"b",))))
+SETUP = Setup(True, 990, 990, 1000, 10, 3 << 13, 3, 3600, PYTHON, Engine(991, 991, 10, b"/t", ((b"a",), (b"b",))))
 OWN = SETUP._replace(system=False, uid=1001)
 
 
