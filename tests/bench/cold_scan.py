@@ -54,9 +54,9 @@ def _children_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def clamscannerd(clamd: RealClamd, directory: Path, person: Person, files: int) -> Pair:
-    """One run of our side, from start_scan until its end is logged."""
-    conf = f'[engine]\nclamd_conf = "{clamd.conf_path}"\ncheck_interval_s = {Engine().check_interval_s}\n'
+def clamscannerd(clamd: RealClamd, directory: Path, person: Person, files: int, more: str = "") -> Pair:
+    """One run of our side, from start_scan until its end is logged. `more`: of its configuration."""
+    conf = f'[engine]\nclamd_conf = "{clamd.conf_path}"\ncheck_interval_s = {Engine().check_interval_s}\n{more}'
     with RunningDaemon(directory / "daemon", config=conf, sockets=f'["{clamd.socket_path}"]') as daemon:
         monitor = common.monitor_of(daemon.pid)
         with daemon.client(person.uid) as client:
@@ -104,6 +104,7 @@ def _check(status: dict[str, object], files: int) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
+    common.need("clamdscan")
     have_service_users()
     with tempfile.TemporaryDirectory(prefix="csd-bench-", dir="/var/tmp") as place, throw_away("bench_cold") as person:
         directory = Path(place)

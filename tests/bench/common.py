@@ -8,6 +8,7 @@ processes come from /proc, so that the measured programs know nothing of it.
 import argparse
 import os
 import platform
+import shutil
 import signal
 import statistics
 import subprocess
@@ -112,6 +113,12 @@ def parser(description: str) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--rows", action="store_true", help="print the rows of the table without its head")
     return result
+
+
+def need(program: str) -> None:
+    """Ends the bench in a line where the other side is not installed."""
+    if shutil.which(program) is None:
+        sys.exit(f"cannot measure: {program} is not installed")
 
 
 def prepare() -> None:

@@ -12,7 +12,8 @@ import time
 
 from tests.bench import common
 
-BENCHES = ("start", "idle", "spawn", "status_latency", "clients", "memory", "quarantine", "mailbox", "cold_scan")
+BENCHES = ("start", "idle", "spawn", "status_latency", "clients", "memory", "quarantine", "mailbox")
+BENCHES += ("cold_scan", "bystander")
 QUICK = {
     "start": ["--runs", "3"],
     "idle": ["--runs", "1", "--seconds", "20"],
@@ -23,6 +24,7 @@ QUICK = {
     "quarantine": ["--pairs", "1", "--files", "500"],
     "mailbox": ["--pairs", "1", "--messages", "500", "--infected", "5"],
     "cold_scan": ["--pairs", "2", "--files", "5000"],
+    "bystander": ["--pairs", "1", "--files", "3000"],
 }
 
 
