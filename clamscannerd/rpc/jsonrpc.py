@@ -17,7 +17,7 @@ from typing import TypeGuard
 import msgspec
 
 from clamscannerd.errors import LocalProtocolError, MessageTooLarge
-from clamscannerd.rpc.strictjson import Decoder, NotJson, shape_problem, short
+from clamscannerd.rpc.strictjson import Decoder, NotJson, has_odd_numbers, plain, shape_problem, short
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -47,7 +47,15 @@ class Error(msgspec.Struct, frozen=True, kw_only=True):
     data: object = None
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class Request(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="jsonrpc",
+    tag="2.0",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+):
     """Somebody asks and waits. An id of null is lawful, if odd."""
 
     id: Id
@@ -55,6 +63,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     params: Params = None
 
     def __post_init__(self) -> None:
+        if type(self.id) is int and type(self.method) is str and self.params is None:
+            return  # a poll
         if not _is_id(self.id):
             raise LocalProtocolError(f"cannot make a request: {_ID_RULE}")
         _check_call(self.method, self.params)
@@ -143,11 +153,17 @@ class Connection:
                 self._line.clear()
                 events.append(self._refuse_line())
                 break
-            self._line += data[start:stop]
             if end < 0:
+                self._line += data[start:]
                 break
+            if self._line:
+                self._line += data[start:stop]
+                events += self._end_line()
+            else:
+                line = data[start:stop]
+                if line.strip(b" \t\r"):
+                    events.append(self._event(line))
             start = end + 1
-            events += self._end_line()
         return events
 
     def receive_eof(self) -> list[Event]:
@@ -168,10 +184,14 @@ class Connection:
 
     def _event(self, line: bytes) -> Event:
         limits = self._limits
+        request = plain(line, _requests, max_depth=limits.max_depth, max_containers=limits.max_containers)
+        if request is not None:
+            return request
         try:
             text = line.decode("utf-8")
             if problem := shape_problem(line, max_depth=limits.max_depth, max_containers=limits.max_containers):
                 return _invalid(None, problem)
+            self._decoder.has_odd_numbers = has_odd_numbers(line)
             if text.lstrip(" \t\r").startswith("["):
                 return self._batch(text)
             value = self._decoder.whole(text)
@@ -221,6 +241,7 @@ def encode_batch(lines: Sequence[bytes]) -> bytes:
 
 
 _encoder = msgspec.json.Encoder()
+_requests = msgspec.json.Decoder(Request)
 
 
 def _line(message: dict[str, object], params: Params = None) -> bytes:

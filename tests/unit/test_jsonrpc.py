@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -372,6 +373,41 @@ def test_what_is_sent_is_what_arrives(request_id: Any, method: str, params: Any,
     assert (error.id, error.error.code, error.error.message, error.error.data) == (request_id, -32000, method, result)
     assert events_of(encode_batch(lines), limits=LARGE) == [Batch(members=tuple(expected))]  # type: ignore[arg-type]
     assert all(line.endswith(b"\n") and line.count(b"\n") == 1 for line in lines)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["jsonrpc", "id", "method", "params", "x"]), st.sampled_from(["2.0", "m"]) | IDS | JSON
+    )
+    | st.builds(lambda i, m, p: {"jsonrpc": "2.0", "id": i, "method": m, "params": p}, IDS, st.text(), PARAMS)
+)
+@example({"jsonrpc": "2.0", "id": 2**63 - 1, "method": "m"})
+@example({"jsonrpc": "2.0", "id": 1, "method": "m", "params": [1.5e300]})
+def test_the_short_way_gives_what_the_long_way_gives(message: dict[str, Any]) -> None:
+    line = msgspec.json.encode(message)
+    assert one(line, LARGE) == one(line + b" ", LARGE), "a blank is not msgspec's spelling"
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        rb'{"a":1,"a":1}',
+        rb'{"a":{"b":1,"b":2}}',
+        b"[18446744073709551615]",
+        b"[9223372036854775808]",
+        b"[1e400]",
+        b'["\xed\xa0\x80"]',
+        b'["\xff"]',
+        rb'["\ud800"]',
+        b"[NaN]",
+        b"[" * 5 + b"]" * 5,
+        b"[" + b"[]," * 8 + b"[]]",
+    ],
+)
+def test_no_short_way_leads_around_a_rule(params: bytes) -> None:
+    line = with_params(params)
+    assert isinstance(one(line), Invalid)
+    assert one(line) == one(line + b" ")
 
 
 def test_what_may_not_be_sent_is_our_own_fault() -> None:
