@@ -48,6 +48,7 @@ from clamscannerd.pipeline.restore import RestoreTurn
 from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
 from clamscannerd.pipeline.tasks import TaskJobs
 from clamscannerd.rpc.methods import build
+from clamscannerd.rpc.rounds import Rounds
 from clamscannerd.rpc.server import Server
 from clamscannerd.service.accounts import Accounts
 from clamscannerd.service.admins import Admins, People
@@ -142,6 +143,7 @@ class _Daemon:
         self._own = () if system else daemon_upkeep.own_state(self._state)
         self._end = trio.Event()
         self._reloading = trio.Lock()
+        self._rounds = Rounds()
         self.exit_code = 0
 
     async def run(self, monitor: socket.socket) -> None:
@@ -171,7 +173,10 @@ class _Daemon:
         live = Live()
         only_uid = None if self._system else os.geteuid()
         self._accounts = Accounts(
-            min_uid=config.accounts.min_uid, timeout_s=config.accounts.lookup_timeout_s, only_uid=only_uid
+            min_uid=config.accounts.min_uid,
+            timeout_s=config.accounts.lookup_timeout_s,
+            only_uid=only_uid,
+            rounds=self._rounds,
         )
         self._scans = ScanJobs(
             store=store, live=live, spawner=spawner, engines=view, limits=self._scan_limits(), stop=self._stop
@@ -240,6 +245,7 @@ class _Daemon:
             limits=values.server_limits(config),
             admins=lambda: self._admins.uids,
             people=People(self._accounts, self._admins),
+            rounds=self._rounds,
         )
 
     async def _live(self, spawner: Spawner, store: Store, vault: Vault, engines: Engines) -> None:

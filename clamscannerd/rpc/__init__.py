@@ -2,6 +2,7 @@
 
      socket -> server.py    accept, peer credentials, limits per uid
                wire.py      one stream: lines in, answers out, every time limit
+               rounds.py, atonce.py   whose turn it is, and what need not wait for one
                jsonrpc.py   sans-IO: bytes <-> request, response, notification, batch; all input limits
                table.py     what a row of methods.py is; parameters by name or position become one typed value
                access.py    pure: peer, rule -> allowed or not

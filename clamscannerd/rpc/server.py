@@ -5,8 +5,8 @@ One bad client never takes the daemon down and never blocks another account: hen
 kept, and one of the product's two `except Exception`, in `_contain`: around each call, and around each connection for
 faults of our own. What is refused at accept gets one line written without waiting, and is closed.
 
-The peer is SO_PEERCRED's uid, read once at accept; whose that is: speaker.py. Its pid is never used: it may be another
-process by now. What a client sends of open files the kernel closes: nothing here receives control messages.
+Who the peer is, and whose word its calls are: speaker.py. What a client sends of open files the kernel closes: nothing
+here receives control messages.
 
 Limits and methods are replaced whole on reload: limits per uid and methods count from the next call on, limits of a
 stream from the next connection on.
@@ -18,10 +18,10 @@ asked, as for a connection that is refused. Who connects from then on waits in t
 import errno
 import logging
 import os
-import socket
-import struct
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 import trio
@@ -39,12 +39,14 @@ from clamscannerd.errors import (
 from clamscannerd.model import Peer
 from clamscannerd.rpc import jsonrpc
 from clamscannerd.rpc.access import ROOT_UID, Decision, decide
-from clamscannerd.rpc.speaker import People, Speaker
-from clamscannerd.rpc.table import Call, Methods, Stream, bind, find, names_user
-from clamscannerd.rpc.unsent import Held, Unsent
+from clamscannerd.rpc.rounds import Rounds, Turns
+from clamscannerd.rpc.speaker import People, Speaker, peer_of
+from clamscannerd.rpc.table import Call, Method, Methods, Stream, bind, find, names_user
+from clamscannerd.rpc.unsent import SMALL_BYTES, Held, Unsent
 from clamscannerd.rpc.wire import Wire, WireLimits
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 GRACE_S = 2.0
 """For calls in flight at the end: every call answers at once or within one look-up; the daemon has 10 s in all."""
@@ -54,8 +56,6 @@ ACCEPT_PAUSE_S = 0.1
 
 NO_LISTENER = frozenset((errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP))
 """Accepting can never succeed again. Anything else (EMFILE, a client already gone) is a trouble that passes."""
-
-UNKNOWN_UID = 0xFFFF_FFFF
 
 
 class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,13 +102,13 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 class _Usage:
     """What one uid has open. Exists from its first connection to its last."""
 
-    __slots__ = ("calls", "connections", "heavy", "turn", "unsent")
+    __slots__ = ("calls", "connections", "heavy", "turns", "unsent")
 
-    def __init__(self) -> None:
+    def __init__(self, rounds: Rounds) -> None:
         self.connections = 0
         self.calls = 0
         self.heavy = trio.Lock()
-        self.turn = trio.Lock()
+        self.turns = Turns(rounds)
         self.unsent = Unsent()
 
 
@@ -122,7 +122,8 @@ class _Client(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Server:
-    """Serves `methods` on listeners. `admins`: uids of administrators as last known; `people`: as of now."""
+    """Serves `methods` on listeners. `admins`: uids of administrators as last known; `people`: as of now.
+    `rounds`: counted while it serves."""
 
     def __init__(
         self,
@@ -131,6 +132,7 @@ class Server:
         limits: ServerLimits,
         admins: Callable[[], frozenset[int]],
         people: People | None = None,
+        rounds: Rounds | None = None,
         grace_s: float = GRACE_S,
     ) -> None:
         self.methods = methods
@@ -143,6 +145,7 @@ class Server:
         self._calls = self._calls_total = self._calls_refused = self._faults = 0
         self._lines_under_way = 0
         self._ending = trio.Lock()
+        self._rounds = rounds or Rounds()
         self.refusal: ClamscannerdError | None = None
         """What is answered to every call that is not in the table, whatever it is; None: that there is no such."""
         self._stopping = trio.Event()
@@ -172,6 +175,17 @@ class Server:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Until `stop()`; a cancellation is taken as one. The listening sockets stay open: they are the caller's."""
+        trio.lowlevel.add_instrument(self._rounds)
+        try:
+            await self._serve(listeners, task_status)
+        finally:
+            trio.lowlevel.remove_instrument(self._rounds)
+
+    async def _serve(
+        self,
+        listeners: Sequence[trio.SocketListener | trio.socket.SocketType],
+        task_status: trio.TaskStatus[None],
+    ) -> None:
         async with trio.open_nursery() as front:
             # Out of a cancellation's reach, so that clients get their grace; `_accept_all` hears of it and stops us.
             with trio.CancelScope(shield=True):
@@ -213,7 +227,7 @@ class Server:
 
     def _admit(self, sock: trio.socket.SocketType, clients: trio.Nursery) -> None:
         # No await: what is counted here is given back by the task that is started here.
-        peer = _peer(sock)
+        peer = peer_of(sock)
         if peer is None:
             self._connections_refused += 1
             sock.close()
@@ -225,7 +239,9 @@ class Server:
                 os.write(sock.fileno(), jsonrpc.encode_error(None, refusal.code, str(refusal), refusal.data()))
             sock.close()
             return
-        usage = self._usage.setdefault(peer.uid, _Usage())
+        usage = self._usage.get(peer.uid)
+        if usage is None:
+            usage = self._usage[peer.uid] = _Usage(self._rounds)
         usage.connections += 1
         self._connections += 1
         self._connections_total += 1
@@ -246,20 +262,17 @@ class Server:
         return uid == ROOT_UID or uid in self._admins()
 
     async def _serve_client(self, sock: trio.socket.SocketType, client: _Client) -> None:
-        async def answer(event: jsonrpc.Member | jsonrpc.Batch, held: Held) -> bytes | None:
-            return await self._answer(client, event, held)
-
-        def hold() -> Held:
-            return Held(client.usage.unsent, limited=not self._is_admin(client.peer.uid))
+        def limited() -> bool:
+            return not self._is_admin(client.peer.uid)
 
         async def talk() -> None:
             wire = Wire(
                 *(trio.SocketStream(sock), self.limits.wire(), client.streams),
-                answer=answer,
-                hold=hold,
+                answer=partial(self._answer, client),
+                hold=partial(Held, client.usage.unsent, limited=limited),
                 note_busy=self._note_busy,
                 heavy=client.usage.heavy,
-                turn=client.usage.turn,
+                turns=client.usage.turns,
                 ending=self._ending,
             )
             ended = False
@@ -273,7 +286,7 @@ class Server:
                     wire.say_nowait(jsonrpc.encode_error(None, end.code, str(end), end.data()))
 
         try:
-            await self._contain(client, "connection", talk)
+            await self._contain(client, "the connection", talk())
         finally:
             sock.close()
             self._connections -= 1
@@ -286,15 +299,14 @@ class Server:
         if self._stopping.is_set() and not self._lines_under_way:
             self._quiet.set()
 
-    async def _contain(self, client: _Client, what: str, body: Callable[[], Awaitable[None]]) -> bool:
-        """Whether it went well. The one place in rpc/ where a fault of ours ends: in the log, and nowhere else."""
+    async def _contain(self, client: _Client, what: str, body: Awaitable[T]) -> T | None:
+        """None: it failed. The one place in rpc/ where a fault of ours ends: in the log, and nowhere else."""
         try:
-            await body()
+            return await body
         except Exception:
             self._faults += 1
-            log.exception("cannot serve %s of uid %d (connection %d)", what, client.peer.uid, client.id)
-            return False
-        return True
+            log.exception("cannot serve %s of uid %d (connection %d)", what[:80], client.peer.uid, client.id)
+            return None
 
     async def _answer(self, client: _Client, event: jsonrpc.Member | jsonrpc.Batch, held: Held) -> bytes | None:
         """The answer to one line. Members of a batch one after the other: they count as one call at a time."""
@@ -305,93 +317,74 @@ class Server:
         return jsonrpc.encode_batch(wanted) if wanted else None
 
     async def _answer_member(self, client: _Client, member: jsonrpc.Member, held: Held) -> bytes | None:
-        answer = await self._make_answer(client, member, held)
+        answer: bytes | None
+        if isinstance(member, jsonrpc.Request):
+            answer = await self._contain(client, member.method, self._answer_call(client, member.id, member, held))
+            if answer is None:
+                problem = "cannot answer the call: a fault of the daemon, see its log"
+                answer = jsonrpc.encode_error(member.id, jsonrpc.INTERNAL_ERROR, problem, {"kind": "internal"})
+        elif isinstance(member, jsonrpc.Notification):
+            await self._contain(client, member.method, self._answer_call(client, None, member, held))
+            answer = None
+        elif isinstance(member, jsonrpc.Invalid):
+            error = member.error
+            answer = jsonrpc.encode_error(member.id, error.code, error.message, error.data)
+        else:
+            problem = "Invalid Request: nothing was asked from this side"
+            answer = jsonrpc.encode_error(None, jsonrpc.INVALID_REQUEST, problem, {"kind": "invalid_request"})
         held.take(len(answer or b""))
         return answer
 
-    async def _make_answer(self, client: _Client, member: jsonrpc.Member, held: Held) -> bytes | None:
-        if isinstance(member, jsonrpc.Invalid):
-            error = member.error
-            return jsonrpc.encode_error(member.id, error.code, error.message, error.data)
-        if not isinstance(member, jsonrpc.Request | jsonrpc.Notification):
-            problem = "Invalid Request: nothing was asked from this side"
-            return jsonrpc.encode_error(None, jsonrpc.INVALID_REQUEST, problem, {"kind": "invalid_request"})
-        asked: jsonrpc.Request | jsonrpc.Notification = member
-        request_id = asked.id if isinstance(asked, jsonrpc.Request) else None
-        answer = b""
-
-        async def call() -> None:
-            nonlocal answer
-            try:
-                if problem := held.problem_before_call():
-                    raise TooManyCalls(f"cannot take the call: {problem}")
-                answer = jsonrpc.encode_response(request_id, await self._call(client, asked.method, asked.params))
-                if problem := held.problem_with(len(answer)):
-                    raise TooManyCalls(f"cannot keep the answer: {problem}")
-            except (CallError, ConfigError, Refused) as error:
-                self._calls_refused += 1
-                answer = jsonrpc.encode_error(request_id, error.code, str(error), error.data())
-            except StateError as error:  # a full disk, somebody's lock: it may pass, and is no fault to be traced
-                log.error("cannot serve call %r of uid %d: %s", asked.method[:80], client.peer.uid, error)
-                problem = "cannot answer the call: the daemon's state cannot be used now, see its log"
-                answer = jsonrpc.encode_error(request_id, error.code, problem, error.data())
-
-        if not await self._contain(client, f"call {asked.method[:80]!r}", call):
-            problem = "cannot answer the call: a fault of the daemon, see its log"
-            answer = jsonrpc.encode_error(request_id, jsonrpc.INTERNAL_ERROR, problem, {"kind": "internal"})
-        return answer if isinstance(asked, jsonrpc.Request) else None
+    async def _answer_call(
+        self, client: _Client, request_id: jsonrpc.Id, asked: jsonrpc.Request | jsonrpc.Notification, held: Held
+    ) -> bytes:
+        try:
+            if client.usage.unsent.held_bytes and (problem := held.problem_before_call()):
+                raise TooManyCalls(f"cannot take the call: {problem}")
+            answer = jsonrpc.encode_response(request_id, await self._call(client, asked.method, asked.params))
+            if len(answer) > SMALL_BYTES and (problem := held.problem_with(len(answer))):
+                raise TooManyCalls(f"cannot keep the answer: {problem}")
+            return answer
+        except (CallError, ConfigError, Refused) as error:
+            self._calls_refused += 1
+            return jsonrpc.encode_error(request_id, error.code, str(error), error.data())
+        except StateError as error:  # a full disk, somebody's lock: it may pass, and is no fault to be traced
+            log.error("cannot serve call %r of uid %d: %s", asked.method[:80], client.peer.uid, error)
+            problem = "cannot answer the call: the daemon's state cannot be used now, see its log"
+            return jsonrpc.encode_error(request_id, error.code, problem, error.data())
 
     async def _call(self, client: _Client, name: str, params: jsonrpc.Params) -> object:
         """One call's result. Access is decided before parameters are judged: who may not call learns nothing."""
-        with self._counted(client):
+        usage, most = client.usage, self.limits.max_calls_per_uid
+        if self._stopping.is_set():
+            raise ShuttingDown("cannot take the call: the daemon is stopping")
+        if usage.calls >= most and not self._is_admin(client.peer.uid):
+            raise TooManyCalls(f"cannot take the call: {most} of this user are in flight")
+        usage.calls += 1
+        self._calls += 1
+        self._calls_total += 1
+        try:
             if self.refusal is not None and name not in self.methods:
                 raise self.refusal
             method = find(self.methods, name)
-
-            async def judge() -> Decision:
-                admins = await client.speaker.decide(method.rule, self._admins())
-                return decide(client.peer, method.rule, admins=admins, user_named=names_user(params))
-
-            async def confirm() -> None:
-                await judge()
-
-            decision = await judge()
-            user, values = bind(method, params)
+            user_named = params is not None and names_user(params)
+            decision = await self._judge(client, method, user_named=user_named)
+            user, values = None, method.nothing
+            if params is not None or values is None:
+                user, values = bind(method, params)
             call = Call(
                 peer=client.peer,
                 connection_id=client.id,
                 user=user,
                 is_admin=decision.is_admin,
                 push=client.streams.append,
-                confirm=confirm,
+                confirm=partial(self._judge, client, method, user_named=user_named),
             )
             return await method.handler(call, values)
-
-    @contextmanager
-    def _counted(self, client: _Client) -> Iterator[None]:
-        if self._stopping.is_set():
-            raise ShuttingDown("cannot take the call: the daemon is stopping")
-        most = self.limits.max_calls_per_uid
-        if client.usage.calls >= most and not self._is_admin(client.peer.uid):
-            raise TooManyCalls(f"cannot take the call: {most} of this user are in flight")
-        client.usage.calls += 1
-        self._calls += 1
-        self._calls_total += 1
-        try:
-            yield
         finally:
-            client.usage.calls -= 1
+            usage.calls -= 1
             self._calls -= 1
 
-
-def _peer(sock: trio.socket.SocketType) -> Peer | None:
-    """Who is at the other end; None where the kernel cannot say: whom nobody knows, nobody serves."""
-    layout = struct.Struct("iII")  # struct ucred: pid_t, uid_t, gid_t
-    try:
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, layout.size)
-    except OSError:
-        return None
-    if len(credentials) != layout.size:
-        return None
-    _, uid, gid = layout.unpack(credentials)
-    return None if uid == UNKNOWN_UID else Peer(uid=uid, gid=gid)
+    async def _judge(self, client: _Client, method: Method, *, user_named: bool) -> Decision:
+        admins = await client.speaker.decide(method.rule, self._admins())
+        return decide(client.peer, method.rule, admins=admins, user_named=user_named)

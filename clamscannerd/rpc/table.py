@@ -10,7 +10,7 @@ register on import (the table would be nowhere to be read).
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -55,7 +55,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     is_admin: bool
     push: Callable[[Stream], None]
     """Begin a stream on this connection, once this call is answered."""
-    confirm: Callable[[], Awaitable[None]]
+    confirm: Callable[[], Awaitable[object]]
     """For what goes on after the answer: raises the CallError that this call would be refused with by now."""
 
 
@@ -68,6 +68,8 @@ class Method:
     rule: Rule
     handler: Callable[[Call, Any], Awaitable[object]]
     """Its result is what msgspec encodes. It raises CallError or Refused to be answered with that error."""
+    nothing: msgspec.Struct | None = field(init=False)
+    """The parameters of a call that gives none; None: it must give some."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*(\.[a-z][a-z0-9_]*)?", self.name):
@@ -80,6 +82,8 @@ class Method:
             raise TypeError(f"cannot make method {self.name}: its parameters must forbid unknown fields")
         if USER in self.params.__struct_encode_fields__:
             raise TypeError(f'cannot make method {self.name}: "{USER}" is taken out of every call')
+        nothing = None if any(one.required for one in msgspec.structs.fields(self.params)) else self.params()
+        object.__setattr__(self, "nothing", nothing)
 
 
 Methods = Mapping[str, Method]
@@ -95,8 +99,9 @@ def table(*rows: Method) -> Methods:
 
 def find(methods: Methods, name: str) -> Method:
     """The row, or UnknownMethod. `ClamScanner::x` is cPanel's own way to write `ClamScanner.x`."""
-    module, colons, func = name.partition("ClamScanner::")
-    method = methods.get(f"ClamScanner.{func}" if colons and not module else name)
+    method = methods.get(name)
+    if method is None and name.startswith("ClamScanner::"):
+        method = methods.get(name.replace("::", ".", 1))
     if method is None:
         raise UnknownMethod(f"Method not found: {short(name)}")
     return method

@@ -8,6 +8,8 @@ that change have small answers, so these always pass, and only a long one, of a 
 long answer passes too when nothing else waits: how large a list may be is not judged here.
 """
 
+from collections.abc import Callable
+
 MAX_BYTES = 32 << 20
 """Of one uid: three lists of 100,000 files."""
 
@@ -28,11 +30,11 @@ class Unsent:
 
 
 class Held:
-    """What one line has waiting. `limited`: the uid's limit counts (not for administrators), a batch's always does."""
+    """What one line has waiting. `limited`: whether the uid's limit counts (not for administrators); a batch's does."""
 
     __slots__ = ("_bytes", "_limited", "_unsent")
 
-    def __init__(self, unsent: Unsent, *, limited: bool) -> None:
+    def __init__(self, unsent: Unsent, *, limited: Callable[[], bool]) -> None:
         self._unsent = unsent
         self._limited = limited
         self._bytes = 0
@@ -41,7 +43,7 @@ class Held:
         """Why nothing more may be asked; "" when it may."""
         if self._bytes >= MAX_BATCH_BYTES:
             return f"the answers before it in this batch have {self._bytes} bytes"
-        if self._limited and self._unsent.held_bytes >= MAX_BYTES:
+        if self._unsent.held_bytes >= MAX_BYTES and self._limited():
             return f"{self._unsent.held_bytes} bytes of answers wait to be read"
         return ""
 
@@ -52,7 +54,7 @@ class Held:
         if self._bytes and self._bytes + size > MAX_BATCH_BYTES:
             return f"it has {size} bytes, and the answers before it in this batch {self._bytes}"
         waiting = self._unsent.held_bytes
-        if self._limited and waiting and waiting + size > MAX_BYTES:
+        if waiting and waiting + size > MAX_BYTES and self._limited():
             return f"it has {size} bytes, and {waiting} bytes of answers wait to be read"
         return ""
 

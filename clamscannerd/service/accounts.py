@@ -10,7 +10,7 @@ import grp
 import os
 import pwd
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import trio
 
@@ -51,35 +51,64 @@ class Passwd(NamedTuple):
         return cls(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+class Rounds(Protocol):
+    """Of trio's loop (rpc/rounds.py)."""
+
+    @property
+    def number(self) -> int: ...
+
+
+class Moments:
+    """What time it is, and what the local file is like: looked up once each time that trio's loop goes round, as a call
+    asks twice and there may be many. `rounds`: counts how often it went round; without it each look is a new one.
+
+    What is answered in one round was asked before it began; so nobody is told what was true before they asked.
+    """
+
+    def __init__(self, rounds: Rounds | None) -> None:
+        self._rounds = rounds
+        self._round = -1
+        self._now = (0.0, Passwd(0, 0, 0, 0))
+
+    def now(self) -> tuple[float, Passwd]:
+        if self._rounds is None or self._round != self._rounds.number:
+            self._now = trio.current_time(), Passwd.now()
+            self._round = -1 if self._rounds is None else self._rounds.number
+        return self._now
+
+
 class _Known(NamedTuple):
     when: float
     passwd: Passwd
     entry: Entry | str
 
-    def is_fresh(self) -> bool:
-        return trio.current_time() - self.when < _FRESH_S and self.passwd == Passwd.now()
+    def is_fresh(self, now: float, passwd: Passwd) -> bool:
+        return now - self.when < _FRESH_S and self.passwd == passwd
 
 
 class Accounts:
     """`only_uid`: a user's own daemon serves that uid alone, whatever min_uid says."""
 
-    def __init__(self, *, min_uid: int, timeout_s: float, only_uid: int | None) -> None:
+    def __init__(self, *, min_uid: int, timeout_s: float, only_uid: int | None, rounds: Rounds | None = None) -> None:
         self.min_uid = min_uid  # replaced by a reload
         self.timeout_s = timeout_s  # likewise
         self._only_uid = only_uid
         self._threads = trio.CapacityLimiter(_THREADS)
+        self._moments = Moments(rounds)
         self._known: dict[int | str, _Known] = {}
         self._names: dict[int, _Known] = {}
 
     async def by_uid(self, uid: int, *, fresh: bool = False) -> Entry:
         """Raises UnknownAccount with the rule that refuses it, TimedOut when passwd does not answer."""
-        return await self._get(uid, lambda: pwd.getpwuid(uid), fresh=fresh)
+        if not fresh and (entry := self._remembered(uid)) is not None:
+            return entry
+        return await self._get(uid, lambda: pwd.getpwuid(uid))
 
     async def by_name(self, name: str) -> Entry:
         """The same for a name that an administrator gave."""
         if "\0" in name:
             raise UnknownAccount("cannot serve this account: there is no such user")
-        return await self._get(name, lambda: pwd.getpwnam(name), fresh=False)
+        return self._remembered(name) or await self._get(name, lambda: pwd.getpwnam(name))
 
     async def resolve(self, uid: int, name: str) -> Account:
         """For a job: the account as passwd has it now. UnknownAccount when another name stands behind the uid."""
@@ -98,7 +127,7 @@ class Accounts:
     async def name_of(self, uid: int) -> str:
         """Who stands behind a uid, served or not; "": nobody. Raises TimedOut."""
         known = self._names.get(uid)
-        if known is not None and known.is_fresh():
+        if known is not None and known.is_fresh(*self._moments.now()):
             return str(known.entry)
 
         def work() -> str:
@@ -112,11 +141,13 @@ class Accounts:
         _keep(self._names, uid, _Known(trio.current_time(), passwd, name))
         return name
 
-    async def _get(self, key: int | str, look: Callable[[], pwd.struct_passwd], *, fresh: bool) -> Entry:
+    def _remembered(self, key: int | str) -> Entry | None:
         known = self._known.get(key)
-        if known is not None and not fresh and known.is_fresh() and isinstance(known.entry, Entry):
-            return known.entry
+        if known is None or not known.is_fresh(*self._moments.now()):
+            return None
+        return known.entry if isinstance(known.entry, Entry) else None
 
+    async def _get(self, key: int | str, look: Callable[[], pwd.struct_passwd]) -> Entry:
         def work() -> Entry:
             try:
                 found = look()

@@ -33,6 +33,7 @@ from clamscannerd.state.store_views import Found
 MAX_DETAILS = 10_000
 """Records in one answer of check_disinfection_status."""
 
+_STATUS = "get_scan_status"
 NO_SCAN = "no scan of this account is known: start one with start_scan"
 
 
@@ -56,16 +57,25 @@ async def start_scan(context: Context, entry: Entry, asked_by: int, scan_type: s
     return done("start_scan", data, started.warnings)
 
 
-async def get_scan_status(context: Context, entry: Entry) -> Answer:
-    """The latest scan: from memory while it runs."""
-    account = entry.account
+async def get_scan_status(context: Context, entry: Entry) -> Answer | msgspec.Raw:
+    """The latest scan: from memory while it runs, and once it has ended."""
+    account, polls = entry.account, context.polls
     live = context.live.scan_of(account.uid, account.name)
     if live is not None:
-        return done("get_scan_status", *_live_status(account, live))
+        numbers = live.found, len(live.infected)
+        if (text := polls.get(account, live.scan, *numbers)) is not None:
+            return text
+        return polls.put(done(_STATUS, *_live_status(account, live)), account, live.scan, *numbers)
     found = await context.store.latest_found(account.uid, account.name)
     if found is None:
-        return refused("get_scan_status", f"cannot show a scan: {NO_SCAN}")
-    return done("get_scan_status", *await _stored_status(context, account, found, judged=True))
+        return refused(_STATUS, f"cannot show a scan: {NO_SCAN}")
+    if found.scan.state not in SCAN_ENDED:
+        return done(_STATUS, *await _stored_status(context, account, found, judged=True))
+    ignored = await context.ignores.count(account, found.scan)
+    if (text := polls.get(account, found, ignored)) is not None:
+        return text
+    data, warnings = await _stored_status(context, account, found, judged=False)
+    return polls.put(done(_STATUS, {**data, "ignored_file_count": ignored}, warnings), account, found, ignored)
 
 
 async def scan_status(

@@ -12,6 +12,7 @@ from clamscannerd.errors import Refused, UnknownAccount
 from clamscannerd.model import Account, Check, EngineInfo, Frozen, IgnoreKind, Place, Scan
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.ignoring import Ignores
+from clamscannerd.service.polls import Polls
 from clamscannerd.service.scan_types import ScanType
 from clamscannerd.state.live import Live
 from clamscannerd.state.store import Store
@@ -91,6 +92,7 @@ class Context:
         self.engine = engine
         self.settings = settings
         self.ignores = Ignores(store, lambda: self.settings.ignore_kinds)
+        self.polls = Polls()
         self.suspended = suspended  # uid -> why nothing can be started for it now, or ""
         self.reload = reload
         """Read the configuration again; the keys whose change waits for a new start. Raises ConfigError."""
@@ -124,10 +126,13 @@ class Context:
     async def remembered(self, peer_uid: int, user: str | None) -> Entry:
         """The same for calls that show what is known and touch no home: an administrator may also name an account that
         passwd does not have any more. Of several of that name the last; its paths are shown as if its home were `/`."""
+        if user is None:
+            asked_by(peer_uid)
+            return await self.accounts.by_uid(peer_uid)
         try:
             return await self.entry(peer_uid, user)
         except UnknownAccount:
-            if user is None or "\0" in user or await self.accounts.uid_of(user) is not None:
+            if "\0" in user or await self.accounts.uid_of(user) is not None:
                 raise
             account = await self.store.account_named(user)
             if account is None:

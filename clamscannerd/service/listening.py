@@ -54,7 +54,7 @@ class Listener:
         account: Account,
         kinds: frozenset[str],
         crowd: Callable[[], int],
-        confirm: Callable[[], Awaitable[None]],
+        confirm: Callable[[], Awaitable[object]],
     ) -> None:
         self._context = context
         self._account = account

@@ -172,6 +172,18 @@ async def test_an_idle_connection_is_closed_with_a_line() -> None:
         assert "nothing was asked for 0.05 s" in line["error"]["message"]
 
 
+async def test_a_client_that_asks_again_and_again_is_not_idle() -> None:
+    async with gated(ServerLimits(idle_timeout_s=SHORT_S)) as (place, _):
+        client, idler = place.connect(), place.connect()
+        assert await idler.kind("echo") == ""
+        for _ in range(3):
+            begin = trio.current_time()
+            while trio.current_time() < begin + SHORT_S:
+                assert await client.kind("echo") == ""
+        assert len(await idler.lines_to_end()) == 1
+        assert len(await client.lines_to_end()) == 1
+
+
 async def test_a_connection_with_a_call_in_flight_is_not_idle_until_it_is_answered() -> None:
     async with gated(ServerLimits(idle_timeout_s=SHORT_S)) as (place, gate):
         client, idler = place.connect(), place.connect()

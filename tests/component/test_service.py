@@ -14,7 +14,7 @@ import trio.testing
 
 from clamscannerd import model
 from clamscannerd.errors import Refused
-from clamscannerd.model import Account, Counts, EngineInfo, Frozen, Identity, Scan, ScanState
+from clamscannerd.model import Account, Counts, EngineInfo, Frozen, Identity, IgnoreEntry, IgnoreKind, Scan, ScanState
 from clamscannerd.service import clamscanner, quarantine, task
 from clamscannerd.service.accounts import Accounts, Entry
 from clamscannerd.service.context import Context, Settings
@@ -134,7 +134,13 @@ def entry(number: int) -> Entry:
 ANN, BOB = entry(1), entry(2)
 
 
-def result(answer: Answer) -> dict[str, Any]:
+def plain(answer: Answer | msgspec.Raw) -> Answer:
+    whole: Answer = msgspec.json.decode(msgspec.json.encode(answer))
+    return whole
+
+
+def result(answer: Answer | msgspec.Raw) -> dict[str, Any]:
+    answer = plain(answer)
     check_answer(str(answer["func"]), answer)
     given = answer["result"]
     assert isinstance(given, dict)
@@ -226,6 +232,40 @@ async def test_what_a_scan_found_before_it_started_over_still_counts(place: Plac
     assert (status["data"]["infected_file_count"], status["warnings"]) == (3, None)
 
 
+async def test_a_status_is_made_once_and_again_whenever_it_would_say_something_else(place: Place) -> None:
+    async def status(who: Entry = ANN) -> dict[str, Any]:
+        first, second = [await clamscanner.get_scan_status(place.context, who) for _ in range(2)]
+        assert first is second
+        data: dict[str, Any] = result(first)["data"]
+        return data
+
+    live = LiveScan(await place.scanned(ANN, 0), trio.Event())
+    place.live.add(live)
+    live.progress(Counts(total_files=9, scanned_files=1), b"a")
+    assert (await status())["current_file"] == "/home/p1/a"
+    live.progress(Counts(total_files=9, scanned_files=1), b"b")
+    assert (await status())["current_file"] == "/home/p1/b"
+    live.infected[b"x"], live.found = None, 1
+    assert (await status())["infected_files"] == ["/home/p1/x"]
+    live.infected.pop(b"x")
+    assert (await status())["infected_files"] == []
+    live.engine(EngineInfo(version="9.9"))
+    assert (await status())["engine"]["version"] == "9.9"
+    place.live.remove(live)
+    await place.scanned(BOB, 1)
+    assert ((await status())["infected_file_count"], (await status(BOB))["infected_file_count"]) == (0, 1)
+    for number in (2, 3):
+        await place.scanned(ANN, number)
+        assert (await status())["infected_file_count"] == number
+    ignored = IgnoreEntry(id=0, kind=IgnoreKind.PATH, value=b"f1", note="", added_by=0, added_at=0.0, expires_at=None)
+    ignored = await place.store.add_ignore(ANN.account, 9, ignored)
+    assert (await status())["ignored_file_count"] == 1
+    await place.store.remove_ignore(ANN.account.uid, ANN.account.name, ignored.id)
+    assert (await status())["ignored_file_count"] == 0
+    moved = Entry(account=msgspec.structs.replace(ANN.account, home=b"/srv/p1"), groups=frozenset())
+    assert (await status(moved))["infected_files"][0] == "/srv/p1/f0"
+
+
 # Looks into a home
 
 
@@ -308,6 +348,6 @@ async def test_of_a_suspended_account_nothing_is_started(place: Place) -> None:
     assert _said(await clamscanner.start_scan(place.context, entry(2), 0, "home"))[0] == 1
 
 
-def _said(answer: Answer) -> tuple[int, list[str]]:
-    result: Any = answer["result"]
+def _said(answer: Answer | msgspec.Raw) -> tuple[int, list[str]]:
+    result: Any = plain(answer)["result"]
     return result["status"], result["errors"]
