@@ -8,6 +8,7 @@ so that the engine knows the files in each alike.
 
 import argparse
 import contextlib
+import os
 import select
 import socket
 import statistics
@@ -21,7 +22,7 @@ from typing import NamedTuple
 
 from tests.bench import common, engines, trees
 from tests.bench.common import Row, say
-from tests.bench.status_latency import connected, echo
+from tests.bench.status_latency import connected, echo, echo_process
 from tests.fakes.accounts import Person, have_service_users, throw_away
 from tests.fakes.running import RunningDaemon
 
@@ -32,7 +33,8 @@ _STATUS = b'{"jsonrpc":"2.0","id":1,"method":"ClamScanner.get_scan_status"}\n'
 _SUBSCRIBE = b'{"jsonrpc":"2.0","id":1,"method":"Events.subscribe"}\n'
 _BLOCK = 100  # calls of one side before the other has its turn
 _BYTES_A_FILE = 20_000
-COLD_BOUND, OPEN_BOUND, LISTENERS_BOUND = 3, 2, 1.05
+_AT_ONCE = 16  # calls of a client that does not wait for each
+COLD_BOUND, OPEN_BOUND, CALLS_BOUND, LISTENERS_BOUND = 3, 2, 0.75, 1.05
 
 
 def _wall_s(words: list[str], user: str | None = None) -> float:
@@ -92,6 +94,50 @@ def _open(daemon: RunningDaemon, person: Person, directory: Path, blocks: int) -
     yield Row(
         "status call, open connection: p50", "a bare trio echo", OPEN_BOUND, common.ratios(ours, theirs), note=note
     )
+
+
+def _calls_a_second(sock: socket.socket, at_once: int) -> float:
+    start, asked, heard = time.perf_counter(), 0, 0
+    while heard < _BLOCK:
+        more = min(at_once - (asked - heard), _BLOCK - asked)
+        if more:
+            sock.sendall(_STATUS * more)
+            asked += more
+        heard += sock.recv(1 << 18).count(b"\n")
+    return _BLOCK / (time.perf_counter() - start)
+
+
+@contextlib.contextmanager
+def _on_one_core(*pids: int) -> Iterator[None]:
+    """These, and this process that asks them."""
+    before = os.sched_getaffinity(0)
+    one = {min(before)}
+    for pid in (0, *pids):
+        os.sched_setaffinity(pid, one)
+    try:
+        yield
+    finally:
+        for pid in (0, *pids):
+            os.sched_setaffinity(pid, before)
+
+
+def _calls(daemon: RunningDaemon, person: Person, directory: Path, blocks: int) -> Iterator[Row]:
+    with (
+        echo_process(directory, "--json") as (path, pid),
+        daemon.client(person.uid) as client,
+        connected(path) as other,
+        _on_one_core(daemon.pid, pid),
+    ):
+        for at_once, how in ((1, "one by one"), (_AT_ONCE, f"{_AT_ONCE} at once")):
+            ours, theirs = [], []
+            for _ in range(blocks + 1):
+                ours.append(_calls_a_second(client.sock, at_once))
+                theirs.append(_calls_a_second(other, at_once))
+            ours, theirs = ours[1:], theirs[1:]  # the first block warms both
+            note = f"median {statistics.median(ours):,.0f} against {statistics.median(theirs):,.0f} a second"
+            say(f"  calls, {how}: {note}")
+            what = f"status calls a second on one connection, {how}, all on 1 core"
+            yield Row(what, "a bare trio JSON echo", CALLS_BOUND, common.ratios(ours, theirs), note=note, at_least=True)
 
 
 @contextlib.contextmanager
@@ -170,6 +216,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
         _scan(daemon, person)
         yield from _cold(daemon, person, arguments.runs)
         yield from _open(daemon, person, directory, arguments.blocks)
+        yield from _calls(daemon, person, directory, arguments.blocks)
         yield from _heard(daemon, person, arguments.subscribers, arguments.pairs)
 
 

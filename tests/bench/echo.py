@@ -1,11 +1,15 @@
 """A bare trio server: one line in, the same line out. What a poll would cost if it had nothing to say.
 
-Run as a program of its own by status_latency: `python -m tests.bench.echo SOCKET`.
+Run as a program of its own: `python -m tests.bench.echo SOCKET`. With `--json` the line is read and written as JSON on
+its way: what any server of calls has to do.
 """
 
+import json
 import sys
 
 import trio
+
+_JSON = "--json" in sys.argv
 
 
 async def _serve(stream: trio.SocketStream) -> None:
@@ -14,6 +18,8 @@ async def _serve(stream: trio.SocketStream) -> None:
         line += data
         while b"\n" in line:
             whole, _, line = line.partition(b"\n")
+            if _JSON:
+                whole = json.dumps(json.loads(whole)).encode()
             await stream.send_all(whole + b"\n")
 
 

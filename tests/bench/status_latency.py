@@ -56,13 +56,20 @@ class _Again:
 
 
 @contextlib.contextmanager
-def echo(directory: Path) -> Iterator[str]:
-    path = str(directory / "echo")
+def echo(directory: Path, *options: str) -> Iterator[str]:
+    with echo_process(directory, *options) as (path, _):
+        yield path
+
+
+@contextlib.contextmanager
+def echo_process(directory: Path, *options: str) -> Iterator[tuple[str, int]]:
+    """Its socket and its pid."""
+    path = str(directory / "-".join(["echo", *options]))
     Path(path).unlink(missing_ok=True)
-    process = subprocess.Popen([sys.executable, "-m", "tests.bench.echo", path])
+    process = subprocess.Popen([sys.executable, "-m", "tests.bench.echo", path, *options])
     try:
         wait_for(lambda: _answers(path), "the echo")
-        yield path
+        yield path, process.pid
     finally:
         process.kill()
         process.wait()
