@@ -121,13 +121,15 @@ def _failed(caller: Caller, error: ClamscannerdError) -> int:
     if caller.options.json:
         out(text.json_line({"error": {"code": error.code, "message": str(error), "data": error.data()}}))
     say(str(error))
-    _advise(caller, [str(error)])
+    _advise(caller, [str(error)], mistyped=error.data()["kind"] == "invalid_params")
     return TROUBLE
 
 
-def _advise(caller: Caller, sentences: Sequence[str]) -> None:
-    """What to do next, where that is known."""
+def _advise(caller: Caller, sentences: Sequence[str], *, mistyped: bool = False) -> None:
+    """What to do next, where that is known. `mistyped`: a value that was given broke a rule."""
     if words := advice.command_for(sentences):
         say(f"next: {caller.options.again(*words)}")
     elif act := advice.act_for(sentences):
         say(f"next: {act}")
+    elif mistyped:
+        say(f"next: {click.get_current_context().command_path} --help")

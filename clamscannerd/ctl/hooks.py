@@ -40,7 +40,7 @@ def hooks() -> None:
 def _test(caller: Caller) -> int:
     """Run every hook on a made-up digest (root)."""
     if os.geteuid() != 0:
-        say("cannot test the hooks: this is for root")
+        say(f"cannot test the hooks: this is for root: sudo {caller.options.again('hooks', 'test')}")
         return TROUBLE
     from clamscannerd import config  # no other command needs them
     from clamscannerd.errors import ConfigError

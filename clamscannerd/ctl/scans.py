@@ -93,5 +93,11 @@ def _told(known: Json) -> str:
 
 
 def paused_lines(caller: Caller, status: Json) -> list[str]:
-    """What to do about a scan that is paused; nothing about any other."""
-    return [f"go on with: {caller.options.again('resume')}"] if status.get("state") == "paused" else []
+    """What to do about a scan that is paused or failed; nothing about any other."""
+    match status.get("state"):
+        case "paused":
+            return [f"go on with: {caller.options.again('resume')}"]
+        case "failed":
+            return [f"see what is wrong: {caller.options.again('health')}"]
+        case _:
+            return []

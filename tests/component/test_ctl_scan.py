@@ -99,7 +99,10 @@ def test_a_path_that_is_refused_is_one_line_and_trouble(tmp_path: Path, ctl: Ctl
     refusal = Failure(-32011, "cannot scan /etc: it is not in the home directory /home/anna", "refused")
     with daemon(tmp_path, **{"Scan.start": [refusal]}) as fake:
         run = ctl("--socket", fake.path, "scan", "/etc", "--wait")
-    assert run == (2, "", "clamscannerctl: cannot scan /etc: it is not in the home directory /home/anna\n")
+    said, advised = run.err.splitlines()
+    assert run[:2] == (2, "")
+    assert said == "clamscannerctl: cannot scan /etc: it is not in the home directory /home/anna"
+    assert advised == "clamscannerctl: next: name files and directories beneath that home"
 
 
 def test_a_scan_of_paths_is_waited_for_and_shown_by_its_paths(tmp_path: Path, ctl: Ctl) -> None:

@@ -1,5 +1,7 @@
 """What the command line advises about refusals: by the daemon's own sentences, as long as it says them."""
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,85 @@ def test_what_is_known_is_advised_and_nothing_else() -> None:
     assert advice.command_for(["cannot show a scan: no scan of this account is known: start one"]) == ("scan", "home")
     assert advice.act_for(["cannot make this call: it is for administrators"]).startswith("leave out --user")
     assert (advice.command_for(["\x1b"]), advice.act_for([])) == ((), "")
+
+
+SAID_TO_CALLERS: tuple[str, ...] = ("service", "rpc", "spawn.py")
+SAID_TO_CALLERS += ("state/store_rows.py", "state/store_restores.py", "state/store_ignores.py")
+REFUSALS = {"AccessDenied", "NotFound", "Refused", "SpawnRefused", "TooManyCalls", "TooManyConnections"}
+REFUSALS |= {"UnknownAccount", "ShuttingDown", "refused"}  # not InvalidParams, whose advice is the command's --help
+
+THEMSELVES = (
+    "name either a type of scan or paths",
+    "no path is named",
+    "at most",
+    "more than",
+    "is named twice with different actions",
+    "(known: ",
+    "the name is empty",
+    "a name holds no NUL",
+    'name it without ".."',
+    "the name is too long",
+    "no name that passwd can hold",
+    "has a subscription already",
+    "the private engine",
+    "name what it leads to",
+)
+"""Sentences that say themselves what is to be done otherwise."""
+
+
+def refusals() -> Iterator[str]:
+    """Every sentence with which a call is refused; what stands in it by then is {}."""
+    for place in SAID_TO_CALLERS:
+        for path in [PRODUCT / place] if place.endswith(".py") else sorted((PRODUCT / place).glob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in REFUSALS:
+                    words = [_words(argument) for argument in node.args]
+                    yield from (sentence for sentence in words if " " in sentence)
+
+
+def _words(node: ast.expr) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if not isinstance(node, ast.JoinedStr):
+        return ""
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+
+
+PASSED_ON = {
+    "cannot scan {}: {}",
+    "cannot start the scan: {}",
+    "cannot disinfect: {}, and nothing else was asked for",
+    "cannot start the disinfection: {}",
+    "cannot start the undo: {}",
+    "cannot start the restore: {}",
+    "cannot disinfect: {}",
+    "cannot list infected files: {}",
+    "cannot show a scan: {}",
+    "cannot disinfect all others: {}",
+    "cannot scan it: {}",
+    "{}: it is not in the home directory {}",
+}
+
+
+@pytest.mark.parametrize("sentence", sorted(set(refusals())))
+def test_every_refusal_says_what_to_do_next(sentence: str) -> None:
+    """Or has its words from elsewhere, which are tried below."""
+    known = advice.command_for([sentence]) or advice.act_for([sentence])
+    assert known or sentence in PASSED_ON or any(part in sentence for part in THEMSELVES), sentence
+
+
+@pytest.mark.parametrize(
+    ("sentence", "advised"),
+    [
+        ("cannot scan /home/a/x: there is no such file or directory", "ls"),
+        (
+            "cannot scan /home/a/x: it lies within no type of scan that the administrator permits to this account",
+            "paths",
+        ),
+        ("cannot start the undo: 8 of its workers were killed and hang in the kernel", "health"),
+        ("cannot disinfect: 1 file that the ignore list covers is left alone; name it to act on it", "infected"),
+        ("cannot scan /etc: it is not in the home directory /home/a", "beneath"),
+    ],
+)
+def test_what_is_passed_on_has_its_advice_too(sentence: str, advised: str) -> None:
+    assert advised in " ".join([*advice.command_for([sentence]), advice.act_for([sentence])])
