@@ -13,8 +13,16 @@ import time
 from tests.bench import common
 
 BENCHES = (
-    *("start", "idle", "spawn", "status_latency", "clients"),
-    *("memory", "quarantine", "mailbox", "cold_scan", "bystander"),
+    "start",
+    "idle",
+    "spawn",
+    "status_latency",
+    "clients",
+    "memory",
+    "quarantine",
+    "mailbox",
+    "cold_scan",
+    "bystander",
 )
 QUICK = {
     "start": ["--runs", "3"],
