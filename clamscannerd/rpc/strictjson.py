@@ -24,6 +24,7 @@ import msgspec
 from clamscannerd.errors import LocalProtocolError
 
 T = TypeVar("T")
+_Scan = Callable[[str, int], tuple[object, int]]
 
 PLAIN_BYTES = 4 << 10
 """Longer lines are rare, and would be gone over twice."""
@@ -37,23 +38,26 @@ class Decoder:
     """One value, or the elements of one array, at a time."""
 
     def __init__(self) -> None:
-        self.trouble = ""
-        """Why the value made last is not accepted; "" if it is."""
         self.has_odd_numbers = True
         """As the function below says of the text; to be set before. Half a million numbers take half a second where
         each is looked at."""
-        self._scan = self._scanner(int, float)
-        self._scan_all = self._scanner(self._int, self._float)
+        self._made = _Made()
+        self._scan: _Scan | None = None
+        self._scan_all: _Scan | None = None
 
-    def _scanner(
-        self, parse_int: Callable[[str], int | None], parse_float: Callable[[str], float | None]
-    ) -> Callable[[str, int], tuple[object, int]]:
-        return json.JSONDecoder(
-            object_pairs_hook=self._object,
-            parse_int=parse_int,
-            parse_float=parse_float,
-            parse_constant=self._constant,
-        ).raw_decode
+    @property
+    def trouble(self) -> str:
+        """Why the value made last is not accepted; "" if it is."""
+        return self._made.trouble
+
+    def _scanner(self) -> _Scan:
+        """Made when it is wanted: most connections live without one."""
+        made = self._made
+        if self.has_odd_numbers:
+            self._scan_all = self._scan_all or made.scanner(made.take_int, made.take_float)
+            return self._scan_all
+        self._scan = self._scan or made.scanner(int, float)
+        return self._scan
 
     def whole(self, text: str) -> object:
         """The value that the text is. Raises NotJson, and RecursionError if `shape_problem` let it be too deep."""
@@ -79,21 +83,37 @@ class Decoder:
 
     def _value(self, text: str, start: int) -> tuple[object, int]:
         """The value at `start`, and where the text after it begins."""
-        self.trouble = ""
+        self._made.trouble = ""
         begin = _after_blanks(text, start)
         value: object
         try:
-            value, end = (self._scan_all if self.has_odd_numbers else self._scan)(text, begin)
+            value, end = self._scanner()(text, begin)
         except json.JSONDecodeError as error:
             raise NotJson(f"{error.msg[:1].lower()}{error.msg[1:]} at character {error.pos}") from None
-        if not self.trouble and _ESCAPED_SURROGATE.search(text, begin, end):
+        if not self._made.trouble and _ESCAPED_SURROGATE.search(text, begin, end):
             try:
                 msgspec.json.encode(value)
             except UnicodeEncodeError:
-                self.trouble = "a lone surrogate is no text"
+                self._made.trouble = "a lone surrogate is no text"
         return value, _after_blanks(text, end)
 
-    def _object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
+
+class _Made:
+    """What the scanner calls while it makes a value. A place of its own: the scanner keeps it, and whoever keeps the
+    scanner must not be in that ring, or each connection that goes leaves it to the collector."""
+
+    def __init__(self) -> None:
+        self.trouble = ""
+
+    def scanner(self, parse_int: Callable[[str], int | None], parse_float: Callable[[str], float | None]) -> _Scan:
+        return json.JSONDecoder(
+            object_pairs_hook=self.take_object,
+            parse_int=parse_int,
+            parse_float=parse_float,
+            parse_constant=self.take_constant,
+        ).raw_decode
+
+    def take_object(self, pairs: list[tuple[str, object]]) -> dict[str, object]:
         result = dict(pairs)
         if len(result) != len(pairs):
             seen: set[str] = set()
@@ -104,21 +124,21 @@ class Decoder:
                 seen.add(key)
         return result
 
-    def _int(self, digits: str) -> int | None:
+    def take_int(self, digits: str) -> int | None:
         # Length first: int() takes quadratic time, and refuses more than 4,300 digits with an error of its own.
         if len(digits) <= 20 and -(1 << 63) <= (number := int(digits)) < 1 << 63:
             return number
         self.trouble = f"the integer {short(digits)} does not fit into 64 bits"
         return None
 
-    def _float(self, digits: str) -> float | None:
+    def take_float(self, digits: str) -> float | None:
         number = float(digits)
         if math.isinf(number):
             self.trouble = f"the number {short(digits)} is out of range"
             return None
         return number
 
-    def _constant(self, name: str) -> object:
+    def take_constant(self, name: str) -> object:
         raise NotJson(f"{name} is no JSON value")
 
 
