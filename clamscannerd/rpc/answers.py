@@ -58,7 +58,7 @@ class ScanStatus(msgspec.Struct):
     queue_position: int
     resumed: int
     infected_file_count: int
-    ignored_file_count: Annotated[int | None, Meta(description="Of them; null: not known before its end.")]
+    ignored_file_count: Annotated[int | None, Meta(description="Of them; null: it took too long to tell.")]
     total_file_size: int
     not_scanned: Annotated[
         dict[Reason, int], Meta(description="Neither clean nor infected: count by reason; `unchanged` were left out.")
@@ -185,7 +185,7 @@ class ScanShown(msgspec.Struct):
     queue_position: int
     resumed: int
     infected_file_count: int
-    ignored_file_count: Annotated[int | None, Meta(description="Of them; null: not the latest, or before its end.")]
+    ignored_file_count: Annotated[int | None, Meta(description="Of them; null: not the latest, or too long to tell.")]
     total_file_size: int
     not_scanned: dict[Reason, int]
     excludes: list[str]

@@ -62,16 +62,17 @@ async def get_scan_status(context: Context, entry: Entry) -> Answer | msgspec.Ra
     account, polls = entry.account, context.polls
     live = context.live.scan_of(account.uid, account.name)
     if live is not None:
-        numbers = live.found, len(live.infected)
+        ignored = await context.ignores.count(account, live.scan, len(live.infected))
+        numbers = live.found, len(live.infected), ignored
         if (text := polls.get(account, live.scan, *numbers)) is not None:
             return text
-        return polls.put(done(_STATUS, *_live_status(account, live)), account, live.scan, *numbers)
+        return polls.put(done(_STATUS, *_live_status(account, live, ignored)), account, live.scan, *numbers)
     found = await context.store.latest_found(account.uid, account.name)
     if found is None:
         return refused(_STATUS, f"cannot show a scan: {NO_SCAN}")
     if found.scan.state not in SCAN_ENDED:
         return done(_STATUS, *await _stored_status(context, account, found, judged=True))
-    ignored = await context.ignores.count(account, found.scan)
+    ignored = await context.ignores.count(account, found.scan, found.kept)
     if (text := polls.get(account, found, ignored)) is not None:
         return text
     data, warnings = await _stored_status(context, account, found, judged=False)
@@ -86,7 +87,8 @@ async def scan_status(
     where the caller has looked."""
     live = context.live.scan_of(account.uid, account.name)
     if live is not None and live.scan.id == scan.id:
-        data, warnings = _live_status(account, live)
+        ignored = await context.ignores.count(account, live.scan, len(live.infected))
+        data, warnings = _live_status(account, live, ignored)
     else:
         if kept is None:
             kept, _ = await context.store.found_paths(scan.id, 0)
@@ -96,7 +98,7 @@ async def scan_status(
     return {**data, "warnings": warnings}
 
 
-def _live_status(account: Account, live: LiveScan) -> tuple[dict[str, object], list[str]]:
+def _live_status(account: Account, live: LiveScan, ignored: int | None) -> tuple[dict[str, object], list[str]]:
     data = status_of(
         live.scan,
         home=account.home,
@@ -107,7 +109,7 @@ def _live_status(account: Account, live: LiveScan) -> tuple[dict[str, object], l
         files_per_second=live.files_per_second(),
         eta_seconds=live.eta_seconds(),
     )
-    return {**data, "ignored_file_count": None}, warnings_of(live.scan, len(live.infected))
+    return {**data, "ignored_file_count": ignored}, warnings_of(live.scan, len(live.infected))
 
 
 async def _stored_status(
@@ -125,7 +127,7 @@ async def _stored_status(
         files_per_second=_overall_rate(scan),
         eta_seconds=None if waits else 0,
     )
-    data["ignored_file_count"] = await context.ignores.count(account, scan) if judged and not waits else None
+    data["ignored_file_count"] = await context.ignores.count(account, scan, found.kept) if judged else None
     return data, warnings_of(scan, found.kept)
 
 

@@ -22,13 +22,15 @@ from typing import Final, NamedTuple
 import trio
 
 from clamscannerd.globs import Glob, Globs, literal
-from clamscannerd.model import Account, Finding, IgnoreEntry, IgnoreKind, Scan
+from clamscannerd.model import Account, Finding, IgnoreEntry, IgnoreKind, Scan, ScanState
 from clamscannerd.state.store import Store
 from clamscannerd.state.store_values import FoundFile
 
 _BUDGET_S: Final = 2.0  # of processor time: 100,000 findings by 20 globs
 _THREADS: Final = 2
 _COUNTED: Final = 4_096  # accounts whose count is remembered; then the memory starts over
+_AGAIN_S: Final = 2.0  # between two counts of a running scan,
+_REST: Final = 20.0  # and so many times as long as one takes
 _NO_SHA256: Final = bytes(32)  # what a worker says that could not take it of what it had found
 
 
@@ -103,6 +105,15 @@ def as_found(findings: Iterable[Finding]) -> list[FoundFile]:
     ]
 
 
+class _Counted(NamedTuple):
+    """A count that was taken. `state`: all that it rests on; `next_at`: until then it does for a scan that runs."""
+
+    scan: int
+    state: object
+    number: int | None
+    next_at: float
+
+
 class Ignores:
     """One per daemon. `kinds`: what the configuration allows now."""
 
@@ -110,7 +121,7 @@ class Ignores:
         self._store = store
         self._kinds = kinds
         self._threads = trio.CapacityLimiter(_THREADS)
-        self._counts: dict[tuple[int, str], tuple[object, int | None]] = {}
+        self._counts: dict[tuple[int, str], _Counted] = {}
 
     def in_effect(self, entries: Iterable[IgnoreEntry]) -> list[IgnoreEntry]:
         now, kinds = time.time(), self._kinds()
@@ -154,21 +165,36 @@ class Ignores:
             return None
         return await trio.to_thread.run_sync(work, limiter=self._threads)
 
-    async def count(self, account: Account, scan: Scan) -> int | None:
-        """Of what a scan that ended has found, as far as kept, how many are ignored now. None: it took too long."""
-        if not scan.counts.infected_files:
+    async def count(self, account: Account, scan: Scan, kept: int) -> int | None:
+        """Of the findings of the latest scan that are kept, how many are ignored now. None: it took too long.
+
+        While it runs, the number is of some seconds ago: it is asked for many times a second, and each finding would
+        have all of them compared anew.
+        """
+        if not kept:
             return 0
-        entries = self.in_effect(await self._store.ignores(account.uid, account.name))
-        if not entries:
-            return 0
-        key, who = (scan.id, tuple(entry.id for entry in entries)), (account.uid, account.name)
+        who, now, runs = (account.uid, account.name), trio.current_time(), scan.state is ScanState.RUNNING
         known = self._counts.get(who)
-        if known is None or known[0] != key:
-            judged = await self._judge(entries, await self._store.found_by(scan.id), Budget())
-            if len(self._counts) >= _COUNTED:
-                self._counts.clear()
-            known = self._counts[who] = key, len(judged.entries) if judged.complete else None
-        return known[1]
+        if known is not None and known.scan != scan.id:
+            known = None
+        if known is not None and runs and now < known.next_at:
+            return known.number
+        entries = self.in_effect(await self._store.ignores(account.uid, account.name))
+        state = (scan.state, kept, tuple(entry.id for entry in entries))
+        if known is not None and known.state == state:
+            return known.number
+        if not entries and not runs:
+            return 0
+        if len(self._counts) >= _COUNTED:
+            self._counts.clear()
+        if runs:  # who asks meanwhile gets what is known
+            number = known.number if known is not None else 0
+            self._counts[who] = _Counted(scan.id, None, number, now + _AGAIN_S)
+        judged = await self._judge(entries, await self._store.found_by(scan.id) if entries else (), Budget())
+        number = len(judged.entries) if judged.complete else None
+        next_at = trio.current_time() + max(_AGAIN_S, _REST * (trio.current_time() - now))
+        self._counts[who] = _Counted(scan.id, state, number, next_at)
+        return number
 
     async def _judge(self, entries: Sequence[IgnoreEntry], found: Sequence[FoundFile], budget: Budget) -> Judged:
         if not entries:

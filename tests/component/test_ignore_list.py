@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from clamscannerd.errors import InvalidParams, NotFound, Refused
-from clamscannerd.model import IgnoreEntry, IgnoreKind
-from clamscannerd.service import ignore
-from clamscannerd.state.store import StoreLimits, open_store
-from tests.component.test_service import ANN, BOB, Place
+from clamscannerd.model import Counts, EngineInfo, IgnoreEntry, IgnoreKind, ScanState
+from clamscannerd.service import clamscanner, ignore
+from clamscannerd.state.live import LiveScan
+from clamscannerd.state.store import NewFinding, StoreLimits, open_store
+from tests.component.test_service import ANN, BOB, WHO, Place, result
 
 PATH = IgnoreKind.PATH
 MOST = 100
@@ -109,3 +112,33 @@ async def test_a_list_outlives_a_restart(tmp_path: Path) -> None:
         made = await add(Place(opened), PATH, "a")
     async with open_store(tmp_path / "state", StoreLimits()) as opened:
         assert (await ignore.list_entries(Place(opened).context, ANN.account, 10, 0)).entries == [made]
+
+
+async def test_what_is_ignored_is_counted_while_the_scan_runs(
+    place: Place, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The number is of some seconds ago; at the end it is exact at once."""
+    await add(place, PATH, "f*")
+    scan = await place.store.add_scan(ANN.account, "home", (b".",), 0, time.time())
+    live = LiveScan(await place.store.begin_scan(scan.id, EngineInfo(), time.time()), trio.Event())
+    place.live.add(live)
+
+    async def found(*names: bytes) -> object:
+        new = [NewFinding(path=name, identity=WHO, signature="s") for name in names]
+        await place.store.add_findings(scan.id, new, time.time())
+        live.infected.update(dict.fromkeys(names))
+        return await told()
+
+    async def told() -> object:
+        answer = result(await clamscanner.get_scan_status(place.context, ANN))["data"]
+        return answer["infected_file_count"], answer["ignored_file_count"]
+
+    assert await told() == (0, 0)
+    assert await found(b"f1", b"other") == (2, 1)
+    assert await found(b"f2") == (3, 1)
+    await trio.sleep(30)
+    assert await told() == (3, 2)
+    await found(b"f3")
+    place.live.remove(live)
+    await place.store.end_scan(scan.id, ScanState.DONE, Counts(total_files=4, infected_files=4), "", time.time())
+    assert await told() == (4, 3)
