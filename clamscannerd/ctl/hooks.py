@@ -10,6 +10,7 @@ would go out); a unit of its own for the test (its sandbox would be another one 
 import os
 import secrets
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ UNIT = "clamscannerd-notify.service"
 _BOOTED = "/run/systemd/system"  # sd_booted(3)
 _POLL_S = 0.1
 _MORE_S = 30.0  # than its hooks' time-outs: for the service to start, and to end what it is at
-_ENABLE = "ln -s /usr/lib/clamscannerd/hooks/mail /etc/clamscannerd/hooks.d/mail"
+_MAIL = "/usr/lib/clamscannerd/hooks/mail"  # of the package; else beside the program
 
 
 @click.group()
@@ -64,6 +65,11 @@ command(_test, hooks, "test")
 cli.add_command(hooks)
 
 
+def _enabling(hooks: str) -> str:
+    mail = _MAIL if os.path.exists(_MAIL) else os.path.join(sys.prefix, "hooks", "mail")
+    return f"ln -s {mail} {hooks}/mail"
+
+
 def _start() -> None:
     """Also where the path unit is not enabled; one that is at work takes what there is."""
     subprocess.run(["/usr/bin/systemctl", "start", "--no-block", UNIT], check=False)
@@ -77,7 +83,7 @@ def tried(caller: Caller, setup: "Setup", start: Callable[[], None]) -> int:
 
     there = names(setup.hooks)
     if not there:
-        say(f"there is no hook in {setup.hooks}; mail is enabled by: {_ENABLE}")
+        say(f"there is no hook in {setup.hooks}; mail is enabled by: {_enabling(setup.hooks)}")
         return TROUBLE
     digest_id = secrets.token_hex(16)
     outbox = Outbox(setup.outbox, most=1, most_bytes=1)
