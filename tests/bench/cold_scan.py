@@ -9,6 +9,7 @@ seconds together, which single odd runs move least, and that of the median wall 
 
 import argparse
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, NamedTuple, TextIO
 
 from clamscannerd.config import Engine
 from tests.bench import common, engines, trees
@@ -29,6 +30,7 @@ _MAX_BYTES = 1_000_000_000
 _LOOK_S = 0.01
 _POLL_S = 1.0  # of the status, meanwhile: what a panel does belongs to the price
 _TIMEOUT_S = 3_600.0
+_ENDED = re.compile(r"scan \d+ of uid \d+: (done|failed|cancelled)$")
 CPU_BOUND, WALL_BOUND = 1.05, 1.10
 
 
@@ -54,33 +56,53 @@ def _children_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def clamscannerd(clamd: RealClamd, directory: Path, person: Person, files: int, more: str = "") -> Pair:
-    """One run of our side, from start_scan until its end is logged. `more`: of its configuration."""
+class Run(NamedTuple):
+    """One scan of ours. `client_s`: CPU of daemon, monitor and workers; `worker_s`: of workers alone."""
+
+    wall_s: float
+    client_s: float
+    worker_s: float
+    status: dict[str, Any]
+
+
+def shared(clamd: RealClamd, directory: Path, more: str = "") -> RunningDaemon:
+    """A daemon, not started, on a clamd that others use. `more`: of its configuration."""
     conf = f'[engine]\nclamd_conf = "{clamd.conf_path}"\ncheck_interval_s = {Engine().check_interval_s}\n{more}'
-    with RunningDaemon(directory / "daemon", config=conf, sockets=f'["{clamd.socket_path}"]') as daemon:
-        monitor = common.monitor_of(daemon.pid)
-        with daemon.client(person.uid) as client:
-            ours = (daemon.pid, monitor)
-            before, engine_before, start = _all_s(ours), common.cpu_s(clamd.pid), time.monotonic()
-            with daemon.log_path.open() as log:
-                log.seek(0, os.SEEK_END)
-                client.call("ClamScanner.start_scan", {"scan_type": "home"})
-                wall = _until_logged(log, client) - start
-            status = client.call("ClamScanner.get_scan_status")["result"]["data"]
-        wait_for(lambda: not common.children(monitor), "the worker to end")
-        client_s, engine = _all_s(ours) - before, common.cpu_s(clamd.pid) - engine_before
-        worker = common.cpu_s(monitor, reaped=True)
+    return RunningDaemon(directory / "daemon", config=conf, sockets=f'["{clamd.socket_path}"]')
+
+
+def scan(daemon: RunningDaemon, person: Person, files: int) -> Run:
+    """From start_scan until its end is logged; RuntimeError where fewer than `files` were scanned."""
+    monitor = common.monitor_of(daemon.pid)
+    engine = set(common.children(monitor))
+    with daemon.client(person.uid) as client:
+        ours = (daemon.pid, monitor)
+        before, workers_before, start = _all_s(ours), common.cpu_s(monitor, reaped=True), time.monotonic()
+        with daemon.log_path.open() as log:
+            log.seek(0, os.SEEK_END)
+            client.call("ClamScanner.start_scan", {"scan_type": "home"})
+            wall = _until_logged(log, client) - start
+        status = client.call("ClamScanner.get_scan_status")["result"]["data"]
+    wait_for(lambda: set(common.children(monitor)) <= engine, "the worker to end")
     _check(status, files)
-    say(
-        f"  clamscannerd wall {wall:6.2f} s  CPU clamd {engine:6.2f} s  client {client_s:5.2f} s (workers {worker:.2f})"
-    )
-    return Pair(cpu_s=engine + client_s, wall_s=wall)
+    return Run(wall, _all_s(ours) - before, common.cpu_s(monitor, reaped=True) - workers_before, status)
+
+
+def clamscannerd(clamd: RealClamd, directory: Path, person: Person, files: int, more: str = "") -> Pair:
+    """One run of our side on this clamd, by a daemon of its own."""
+    with shared(clamd, directory, more) as daemon:
+        before = common.cpu_s(clamd.pid)
+        run = scan(daemon, person, files)
+        engine = common.cpu_s(clamd.pid) - before
+    told = f"wall {run.wall_s:6.2f} s  CPU clamd {engine:6.2f} s  client {run.client_s:5.2f} s"
+    say(f"  clamscannerd {told} (workers {run.worker_s:.2f})")
+    return Pair(cpu_s=engine + run.client_s, wall_s=run.wall_s)
 
 
 def _until_logged(log: TextIO, client: PeerClient) -> float:
     """When the daemon logged the end of the scan: to 10 ms, without asking it more often than a panel would."""
     asked = start = time.monotonic()
-    while not any(" of uid " in line for line in log):
+    while not any(_ENDED.search(line) for line in log):
         time.sleep(_LOOK_S)
         if time.monotonic() - start > _TIMEOUT_S:
             raise RuntimeError("cannot measure the scan: it does not end")

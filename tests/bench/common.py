@@ -40,6 +40,8 @@ class Row(NamedTuple):
         figures = " / ".join(_figure(value) for value in (low, middle, high)) if len(self.got) > 1 else _figure(low)
         note = f"; {self.note}" if self.note else ""
         bound = "" if self.bound is None else f"{'>=' if self.at_least else '<='} {self.bound:g}{unit}"
+        if self.bound is not None and (middle < self.bound if self.at_least else middle > self.bound):
+            note += "; **not met**"
         return f"| {self.bench} | {self.against} | {bound} | {figures}{unit}{runs}{note} |"
 
 

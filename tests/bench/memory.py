@@ -22,7 +22,7 @@ _TIMEOUT_S = 3_600.0
 DAEMON_BOUND, MONITOR_BOUND, WORKER_BOUND = 45, 15, 24
 
 
-def _scan(daemon: RunningDaemon, client: PeerClient, monitor: int) -> float:
+def scan(daemon: RunningDaemon, client: PeerClient, monitor: int) -> float:
     """Scan all; the largest peak of any worker on the way."""
     engine = set(common.children(monitor))
     peak, start = 0.0, time.monotonic()
@@ -54,18 +54,23 @@ def _peak_or_0(pid: int) -> float:
         return 0.0
 
 
-def _rows(person: Person, what: str) -> Iterator[Row]:
-    with tempfile.TemporaryDirectory(prefix="csd-bench-", dir="/var/tmp") as place:
-        directory = Path(place)
-        directory.chmod(0o755)
+def daemon_on(directory: Path) -> RunningDaemon:
+    """Not started; with a private engine on the benches' signatures, and whatever state is there."""
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)
+    if not (directory / "db").exists():
         engines.use_signatures(directory / "db")
-        with RunningDaemon(directory, signatures=b"") as daemon:
-            monitor = common.monitor_of(daemon.pid)
-            with daemon.client(person.uid) as client:
-                worker = _scan(daemon, client, monitor)
-            yield Row("memory of the daemon", what, DAEMON_BOUND, [common.peak_mb(daemon.pid)], "MiB")
-            yield Row("memory of the monitor", what, MONITOR_BOUND, [common.peak_mb(monitor)], "MiB")
-            yield Row("memory of the worker", what, WORKER_BOUND, [worker], "MiB")
+    return RunningDaemon(directory, signatures=b"")
+
+
+def _rows(person: Person, what: str) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory(prefix="csd-bench-", dir="/var/tmp") as place, daemon_on(Path(place)) as daemon:
+        monitor = common.monitor_of(daemon.pid)
+        with daemon.client(person.uid) as client:
+            worker = scan(daemon, client, monitor)
+        yield Row("memory of the daemon", what, DAEMON_BOUND, [common.peak_mb(daemon.pid)], "MiB")
+        yield Row("memory of the monitor", what, MONITOR_BOUND, [common.peak_mb(monitor)], "MiB")
+        yield Row("memory of the worker", what, WORKER_BOUND, [worker], "MiB")
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[Row]:
