@@ -18,12 +18,14 @@ from typing import Literal
 import msgspec
 
 from clamscannerd import globs
+from clamscannerd.config_cache import Cache, cache_place
 from clamscannerd.config_notify import Notify
 from clamscannerd.config_units import Duration, Section, Share, Size, units
 from clamscannerd.errors import ConfigError
 from clamscannerd.model import PATH_MAX_BYTES
 
 SYSTEM_FILE = Path("/etc/clamscannerd/clamscannerd.toml")
+SYSTEM_STATE = "/var/lib/clamscannerd"
 SYSTEM_OUTBOX = "/var/lib/clamscannerd-outbox"
 """tmpfiles.d makes it. Not in the state directory: see notify/outbox.py."""
 
@@ -55,7 +57,7 @@ _WAITS = frozenset(
 
 _PLACES = frozenset(
     {"server.socket", "state.directory", "engine.clamd_conf", "engine.clamd", "engine.database", "engine.temporary"}
-    | {"notify.outbox"}
+    | {"notify.outbox", "cache.directory"}
 )
 
 
@@ -166,6 +168,7 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scans: Scans = Scans()
     tasks: Tasks = Tasks()
     vault: Vault = Vault()
+    cache: Cache = Cache()
     ignore: Ignore = Ignore()
     notify: Notify = Notify()
     scan_types: dict[str, ScanType] = {}  # noqa: RUF012  msgspec gives each its own
@@ -304,7 +307,7 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
         if not fits:
             raise _wrong(f"$.{key}", f"expected {expected}", origin, main)
 
-    for section in ("server", "state", "engine", "scans", "tasks", "vault", "accounts", "ignore", "notify"):
+    for section in ("server", "state", "engine", "scans", "tasks", "vault", "cache", "accounts", "ignore", "notify"):
         table = getattr(config, section)
         for key, value in msgspec.structs.asdict(table).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -371,17 +374,20 @@ def _check_places(config: Config, origin: Mapping[str, Path], main: Path) -> Non
 
 def _fill(config: Config, *, system: bool) -> Config:
     """The places that depend on who runs the daemon (contract: Wire, Starting it)."""
-    server, state, notify = config.server, config.state, config.notify
+    server, state, notify, cache = config.server, config.state, config.notify, config.cache
     if not server.socket:
         server = msgspec.structs.replace(server, socket=default_socket(system=system))
     if not state.directory:
         base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        directory = "/var/lib/clamscannerd" if system else os.path.join(base, "clamscannerd")
+        directory = SYSTEM_STATE if system else os.path.join(base, "clamscannerd")
         state = msgspec.structs.replace(state, directory=directory)
+    if not cache.directory:
+        usual = system and state.directory == SYSTEM_STATE
+        cache = msgspec.structs.replace(cache, directory=cache_place(state.directory, usual=usual))
     if not notify.outbox:
         outbox = SYSTEM_OUTBOX if system else os.path.join(state.directory, "outbox")
         notify = msgspec.structs.replace(notify, outbox=outbox)
-    return msgspec.structs.replace(config, server=server, state=state, notify=notify)
+    return msgspec.structs.replace(config, server=server, state=state, notify=notify, cache=cache)
 
 
 def default_socket(*, system: bool) -> str:

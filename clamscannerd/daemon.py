@@ -41,11 +41,12 @@ from clamscannerd.errors import (
 )
 from clamscannerd.launch_engine import engine_places
 from clamscannerd.model import TaskKind
+from clamscannerd.pipeline.cached import VerdictCache
 from clamscannerd.pipeline.disinfect import DisinfectTurn
 from clamscannerd.pipeline.link import one_of
 from clamscannerd.pipeline.probe import Looks
 from clamscannerd.pipeline.restore import RestoreTurn
-from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
+from clamscannerd.pipeline.scan import ScanJobs
 from clamscannerd.pipeline.tasks import TaskJobs
 from clamscannerd.rpc.methods import build
 from clamscannerd.rpc.rounds import Rounds
@@ -171,6 +172,7 @@ class _Daemon:
             log.info("going on with %d scans and %d tasks", len(recovered.scans), len(recovered.tasks))
         self._view = view = values.engine_view(config, engines)
         live = Live()
+        self._cache = VerdictCache(Path(config.cache.directory), values.cache_settings(config), view)
         only_uid = None if self._system else os.geteuid()
         self._accounts = Accounts(
             min_uid=config.accounts.min_uid,
@@ -179,7 +181,13 @@ class _Daemon:
             rounds=self._rounds,
         )
         self._scans = ScanJobs(
-            store=store, live=live, spawner=spawner, engines=view, limits=self._scan_limits(), stop=self._stop
+            store=store,
+            live=live,
+            spawner=spawner,
+            engines=view,
+            limits=values.scan_limits(config, self._own),
+            stop=self._stop,
+            cache=self._cache,
         )
         self._tasks = TaskJobs(
             store=store,
@@ -261,6 +269,7 @@ class _Daemon:
                 nursery.start_soon(self._follow_engines, engines)
                 nursery.start_soon(self._scans.watch_others)
                 nursery.start_soon(daemon_upkeep.keep_vault, vault)
+                nursery.start_soon(daemon_upkeep.keep_cache, self._cache, lambda: self._config.cache.keep)
                 nursery.start_soon(self._admins.follow)
                 nursery.start_soon(self._notifier.serve)
                 nursery.start_soon(systemd.watchdog, daemon_upkeep.watched(spawner, store))
@@ -355,7 +364,7 @@ class _Daemon:
         self._admins.names = new.server.admins
         self._context.settings = values.settings(new, self._own)
         self._runner.slots = values.slots(new)
-        self._scans.limits = self._scan_limits()
+        self._scans.limits = values.scan_limits(new, self._own)
         self._tasks.limits = values.task_limits(new)
         self._vault.reload(values.vault_limits(new))
         self._accounts.min_uid = new.accounts.min_uid
@@ -364,6 +373,7 @@ class _Daemon:
         self._accounts.timeout_s = new.accounts.lookup_timeout_s
         values.adopt_view(self._view, new)
         self._scans.shares.divide()
+        self._cache.reload(values.cache_settings(new))
         self._notifier.adopt(new)
         self._runner.wake()
 
@@ -384,15 +394,3 @@ class _Daemon:
             self._status.changed()
             self._context.live.note_all()
             state = await engines.wait_changed(state)
-
-    def _scan_limits(self) -> ScanLimits:
-        config = self._config
-        return ScanLimits(
-            silence_s=config.scans.silence_s,
-            deadline_s=config.scans.deadline_s,
-            file_deadline_s=config.scans.file_deadline_s,
-            file_cpu_s=config.scans.file_cpu_s,
-            retries=config.scans.retries,
-            max_skipped=config.state.max_not_scanned_per_scan,
-            excludes=values.excludes(config, self._own),
-        )

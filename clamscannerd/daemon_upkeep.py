@@ -6,12 +6,13 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import trio
 
 from clamscannerd.errors import StateError
+from clamscannerd.pipeline.cached import VerdictCache
 from clamscannerd.spawn import Spawner
 from clamscannerd.state.store import Store
 from clamscannerd.state.vault import Vault
@@ -53,6 +54,14 @@ async def keep_vault(vault: Vault) -> None:
     while True:
         with said():
             await vault.expire(time.time())
+        await trio.sleep(_EXPIRE_S)
+
+
+async def keep_cache(cache: VerdictCache, keep_s: Callable[[], float]) -> None:
+    """Remove what no scan used for long, again and again."""
+    while True:
+        with suppress(OSError):  # a scan says what is wrong with the directory
+            await trio.to_thread.run_sync(cache.files.prune, time.time() - keep_s())
         await trio.sleep(_EXPIRE_S)
 
 

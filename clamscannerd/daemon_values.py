@@ -5,12 +5,15 @@ from collections.abc import Sequence
 
 import msgspec
 
+from clamscannerd.cache.files import CacheLimits
 from clamscannerd.config import Config
 from clamscannerd.engine.sessions import Engines, EngineSettings
 from clamscannerd.globs import quoted
 from clamscannerd.model import IgnoreKind
+from clamscannerd.pipeline.cached import FILESYSTEMS, CacheSettings
 from clamscannerd.pipeline.courtesy import Courtesy
 from clamscannerd.pipeline.engineview import EngineView
+from clamscannerd.pipeline.scan import ScanLimits
 from clamscannerd.pipeline.tasks import TaskLimits
 from clamscannerd.rpc.server import ServerLimits
 from clamscannerd.service.context import Settings
@@ -79,6 +82,29 @@ def server_limits(config: Config) -> ServerLimits:
         line_timeout_s=server.line_timeout_s,
         idle_timeout_s=server.idle_timeout_s,
         write_timeout_s=server.write_timeout_s,
+    )
+
+
+def cache_settings(config: Config) -> CacheSettings:
+    cache = config.cache
+    return CacheSettings(
+        enabled=cache.enabled,
+        filesystems=tuple(FILESYSTEMS[name] for name in cache.filesystems),
+        settle_s=cache.settle_s,
+        limits=CacheLimits(max_entries=cache.max_entries_per_account),
+    )
+
+
+def scan_limits(config: Config, own: Sequence[bytes]) -> ScanLimits:
+    """`own`: as of excludes()."""
+    return ScanLimits(
+        silence_s=config.scans.silence_s,
+        deadline_s=config.scans.deadline_s,
+        file_deadline_s=config.scans.file_deadline_s,
+        file_cpu_s=config.scans.file_cpu_s,
+        retries=config.scans.retries,
+        max_skipped=config.state.max_not_scanned_per_scan,
+        excludes=excludes(config, own),
     )
 
 
@@ -154,6 +180,8 @@ def at_next_start(old: Config, new: Config, *, engine_is_unit: bool) -> list[str
     keys = [] if engine_is_unit else [f"engine.{key}" for key in _engine_keys_at_next_start(old, new)]
     if new.state.directory != old.state.directory:
         keys.append("state.directory")
+    if new.cache.directory != old.cache.directory:
+        keys.append("cache.directory")
     if new.server.socket != old.server.socket:
         keys.append("server.socket")
     if new.accounts.min_uid < old.accounts.min_uid:  # the monitor has its own, and goes by the higher one

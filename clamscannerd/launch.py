@@ -16,6 +16,7 @@ programs or two units (nothing would start both for a test or a user); dropping 
 """
 
 import argparse
+import contextlib
 import os
 import pwd
 import resource
@@ -149,6 +150,9 @@ def _prepare(file: str | None, channel: socket.socket, *, system: bool) -> "Conf
         directories[os.path.dirname(config.server.socket)] = 0o755 if system else 0o700
     for directory, mode in directories.items():
         make_directory(directory, mode, service)
+    if not config.cache.directory.startswith(config.state.directory + "/"):  # there the daemon makes it itself
+        with contextlib.suppress(ClamscannerdError):  # a scan says that it cannot keep verdicts, and goes on
+            make_directory(config.cache.directory, 0o700, service)
     engine, why = prepare_engine(config, service, system=system)
     if engine is None and why:
         _say(f"no private engine: {why}")

@@ -16,6 +16,7 @@ HARD_MAX_FILE_BYTES. HeuristicAlerts off does not turn these alerts off. Exclude
 HeuristicScanPrecedence reports an archive with an encrypted member and malware as encrypted.
 """
 
+import hashlib
 import re
 
 import msgspec
@@ -32,11 +33,19 @@ ASSUMED_MAX_FILE_BYTES = 25 << 20
 _MAX_SIZE_BYTES = 4 << 30  # "All options expressing a size are limited to max 4GB": clamd.conf(5)
 _SCANNED = ("Archive", "Mail", "PE", "ELF", "OLE2", "PDF", "HTML", "SWF", "XMLDOCS", "HWP3", "OneNote", "Image")
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_RUNNING = re.compile(
+    "Log.*|.*Log|Pid.*|Local.*|TCP.*|Fix.*|User|Foreground|Debug|Max(Threads|Queue|ConnectionQueueLength)|.*Timeout|"
+    "IdleTimeout|SelfCheck|ConcurrentDatabaseReload|TemporaryDirectory|LeaveTemporaryFiles|VirusEvent|ExitOnOOM|"
+    "EnableShutdownCommand|Enable(Reload|Stats|Version)Command|OnAccess.*|Prelude.*|Stats.*"
+)
+"""Names in clamd.conf that only say how it runs. One that we do not know may make a difference to a verdict."""
+
 _LINE = re.compile(r"([A-Za-z0-9]+)[ \t]+(.+)")
 
 
 class ClamdConf(msgspec.Struct, frozen=True, kw_only=True):
-    """What matters of one clamd.conf. Sizes in bytes as written (0: no limit), times in seconds."""
+    """What matters of one clamd.conf. Sizes in bytes as written (0: no limit), times in seconds. `settings`: a digest
+    of all that may make a difference to a verdict; "": not read from a file."""
 
     local_socket: str | None = None
     tcp_port: int | None = None
@@ -63,10 +72,16 @@ class ClamdConf(msgspec.Struct, frozen=True, kw_only=True):
     bytecode: bool = True
     enable_shutdown: bool = True
     not_scanned_inside: tuple[str, ...] = ()
+    settings: str = ""
 
 
 def parse(text: str) -> ClamdConf:
     """The text of a clamd.conf. Raises ConfigError where clamd itself would refuse to start."""
+    return _Reader(_given(text)).conf()
+
+
+def _given(text: str) -> dict[str, list[str]]:
+    """Arguments by name."""
     given: dict[str, list[str]] = {}
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip(" \t\r")
@@ -79,7 +94,14 @@ def parse(text: str) -> ClamdConf:
         if len(argument) >= 2 and argument[0] == argument[-1] == '"':
             argument = argument[1:-1]
         given.setdefault(match[1], []).append(argument)
-    return _Reader(given).conf()
+    return given
+
+
+def read(text: str) -> ClamdConf:
+    """The same, with `settings`."""
+    given = sorted((name, arguments) for name, arguments in _given(text).items() if not _RUNNING.fullmatch(name))
+    digest = hashlib.blake2b(repr(given).encode(errors="surrogateescape"), digest_size=16)
+    return msgspec.structs.replace(parse(text), settings=digest.hexdigest())
 
 
 class _Reader:

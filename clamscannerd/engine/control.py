@@ -101,7 +101,7 @@ def read_conf(path: str) -> clamdconf.ClamdConf:
         text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    return clamdconf.parse(text)
+    return clamdconf.read(text)
 
 
 def system_socket(clamd_conf: str) -> str | None:

@@ -54,6 +54,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     blind: tuple[str, ...]
     cure: tuple[str, ...]
     shutdown: bool
+    settings: str = ""
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +74,7 @@ class EngineState(msgspec.Struct, frozen=True, kw_only=True):
     `generation`: changes whenever what a verdict rests on may have changed; verdicts kept under another one are void.
     `read_timeout_s`: the engine ends a session that gets no new command for so long, scans running or not.
     `cure`: lines of clamd.conf with which nothing of `info.blind` would be left; none where the file is not known.
+    `settings`: a digest of all in its clamd.conf that may make a difference to a verdict; "": they are not known.
     `shutdown`: whoever can connect to it can end it, as far as is known.
     """
 
@@ -90,6 +92,7 @@ class EngineState(msgspec.Struct, frozen=True, kw_only=True):
     read_timeout_s: float
     cure: tuple[str, ...] = ()
     shutdown: bool = True
+    settings: str = ""
 
     def warnings(self) -> tuple[str, ...]:
         """Sentences for the `warnings` of answers: what verdicts of this engine do not cover."""
@@ -224,6 +227,7 @@ class Member:
                 read_timeout_s=limits.read_timeout_s,
                 cure=limits.cure,
                 shutdown=limits.shutdown,
+                settings=limits.settings,
             )
         )
 
@@ -265,6 +269,7 @@ def combined(states: Sequence[EngineState]) -> EngineState:
         read_timeout_s=min(state.read_timeout_s for state in states),
         cure=cure,
         shutdown=any(state.shutdown for state in states),
+        settings=" ".join(state.settings for state in states) if all(state.settings for state in states) else "",
     )
 
 
@@ -279,6 +284,7 @@ def limits_of(conf: clamdconf.ClamdConf) -> Limits:
         blind=clamdconf.blind(conf),
         cure=clamdconf.cure(conf),
         shutdown=conf.enable_shutdown,
+        settings=conf.settings,
     )
 
 
@@ -294,7 +300,7 @@ def shared_limits(address: str, clamd_conf: str) -> Limits:
         cause = f"{clamd_conf} is of another clamd"
     assumed = limits_of(clamdconf.ClamdConf(max_file_size=clamdconf.ASSUMED_MAX_FILE_BYTES))
     unknown = f"The settings of the clamd at {address} are not known ({cause}): they are taken to be clamd's defaults."
-    return msgspec.structs.replace(assumed, blind=(unknown, *assumed.blind), cure=())
+    return msgspec.structs.replace(assumed, blind=(unknown, *assumed.blind), cure=(), settings="")
 
 
 def limits_in(clamd_conf: str, otherwise: Limits) -> Limits:

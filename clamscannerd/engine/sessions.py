@@ -193,6 +193,12 @@ class Engines:
             await self._changed.wait()
         return state
 
+    async def look(self) -> EngineState:
+        """The state, with all that are ready asked anew."""
+        for member in [one for one in self._members if one.state.kind == "ready"]:
+            await member.check()
+        return self.state()
+
     def statistics(self) -> EnginesStatistics:
         return EnginesStatistics(
             engines=len(self._members),
@@ -230,8 +236,7 @@ class Engines:
     async def _run(self, private: PrivateEngine | None) -> None:
         sockets = self._settings.sockets
         if sockets == "auto":
-            system = await self._find_system()
-            sockets = "private" if system is None else (system,)
+            sockets = "private" if (system := await self._find_system()) is None else (system,)
         if isinstance(sockets, str):
             await self._run_private(private)
             return
@@ -244,8 +249,7 @@ class Engines:
 
     async def _find_system(self) -> str | None:
         """The system's clamd, if there is one to wait for."""
-        path = await trio.to_thread.run_sync(control.system_socket, self._settings.clamd_conf)
-        if path is None:
+        if (path := await trio.to_thread.run_sync(control.system_socket, self._settings.clamd_conf)) is None:
             return None
         enabled = await trio.to_thread.run_sync(control.system_clamd_enabled)
         # Without signatures it does not start, however enabled it is: Debian's units wait for them.
@@ -352,7 +356,7 @@ class Engines:
             max_threads=settings.max_threads,
             max_scan_time_s=settings.max_scan_time_s,
         )
-        limits: Limits = limits_of(clamdconf.parse(text))
+        limits: Limits = limits_of(clamdconf.read(text))
         return Member(
             address,
             shared=False,

@@ -23,6 +23,10 @@ class EngineState(Protocol):
     def max_file_size(self) -> int: ...
     @property
     def shared(self) -> bool: ...
+    @property
+    def generation(self) -> str: ...
+    @property
+    def settings(self) -> str: ...
 
 
 class Engines(Protocol):
@@ -33,6 +37,7 @@ class Engines(Protocol):
     async def open_session(self) -> socket.socket: ...
     async def scan(self, content: bytes) -> object: ...
     async def wait_ready(self, timeout_s: float) -> None: ...
+    async def look(self) -> EngineState: ...
 
 
 class EngineView:
@@ -61,6 +66,10 @@ class EngineView:
 
     def view(self) -> EngineState:
         return self._engines.state()
+
+    async def look(self) -> EngineState:
+        """What holds, seen afresh."""
+        return await self._engines.look()
 
     async def session(self) -> tuple[socket.socket, EngineState]:
         """A session, now or when the engine is back, and what holds for it. Raises EngineLost after `wait_s`."""

@@ -16,7 +16,8 @@ import trio
 from clamscannerd import events
 from clamscannerd.errors import EngineLost, StateError, WorkerFailed, WorkerSpent
 from clamscannerd.model import Account, Finding, FindingState, Frozen, Scan, ScanState
-from clamscannerd.pipeline import courtesy
+from clamscannerd.pipeline import cached, courtesy
+from clamscannerd.pipeline.cached import KeptVerdicts, VerdictCache
 from clamscannerd.pipeline.engineview import EngineState, EngineView
 from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, one_of, open_worker, pause_s
 from clamscannerd.pipeline.shares import Share, Shares
@@ -25,6 +26,7 @@ from clamscannerd.state.live import Live, LiveScan
 from clamscannerd.state.store import Store
 from clamscannerd.state.store_values import NewFinding
 from clamscannerd.stop import Stop
+from clamscannerd.worker.cachewire import Known, Verified
 from clamscannerd.worker.mailwire import FoundMessages
 from clamscannerd.worker.messages import (
     BATCH_BYTES,
@@ -79,12 +81,14 @@ class ScanJobs:
         engines: EngineView,
         limits: ScanLimits,
         stop: Stop | None = None,
+        cache: VerdictCache | None = None,
     ) -> None:
         self.store = store
         self.spawner = spawner
         self.engines = engines
         self.limits = limits  # replaced by a reload
         self.shares = Shares(engines.budget)
+        self.cache = cache
         self._live = live
         self._stop = stop or Stop()
 
@@ -98,11 +102,12 @@ class ScanJobs:
         `cancelled` is set by Scan.cancel. Raises SpawnRefused when no worker can be had now: it is queued, as it was.
         """
         live = LiveScan(scan, cancelled)
+        kept = KeptVerdicts(self.cache, account)
         self._live.add(live)
         share = self.shares.join(scheduled=scan.scheduled)
         ended = False
         try:
-            state, message = await self._attempts(live, account, lock_fd, share)
+            state, message = await self._attempts(live, account, lock_fd, share, kept)
             await self.store.end_scan(scan.id, state, live.counts, message, time.time())
             ended = True
             who = events.about(account.uid, scan=scan.id)
@@ -113,8 +118,11 @@ class ScanJobs:
             if live.begun and not ended:
                 with self._stop.shield():
                     await self.store.park_scan(scan.id, live.counts)
+        await kept.end()
 
-    async def _attempts(self, live: LiveScan, account: Account, lock_fd: int, share: Share) -> tuple[ScanState, str]:
+    async def _attempts(
+        self, live: LiveScan, account: Account, lock_fd: int, share: Share, kept: KeptVerdicts
+    ) -> tuple[ScanState, str]:
         attempt = 0
         with trio.move_on_after(self.limits.deadline_s):
             while True:
@@ -123,7 +131,7 @@ class ScanJobs:
                 if (times := live.scan.resumed - live.scan.pauses) > _MOST_RESUMED:
                     return ScanState.FAILED, f"cannot finish the scan: it was interrupted {times} times"
                 try:
-                    return await _Attempt(self, live, account, share).run(lock_fd)
+                    return await _Attempt(self, live, account, share, kept).run(lock_fd)
                 except HomeUnusable as error:
                     return ScanState.FAILED, f"cannot scan: {error}"
                 except WorkerSpent as error:
@@ -148,8 +156,9 @@ class ScanJobs:
 class _Attempt:
     """One worker's try at a scan."""
 
-    def __init__(self, jobs: ScanJobs, live: LiveScan, account: Account, share: Share) -> None:
+    def __init__(self, jobs: ScanJobs, live: LiveScan, account: Account, share: Share, kept: KeptVerdicts) -> None:
         self._jobs = jobs
+        self._kept = kept
         self._live = live
         self._account = account
         self._share = share
@@ -171,7 +180,7 @@ class _Attempt:
                 self._live.restart(scan, earlier)
                 if scan.since is not None:  # it may leave them out, and then nothing would be known of them
                     earlier += await self._store.older_standing(scan.id)
-                await link.send(self._job(engine), [session.fileno()])
+                await self._send_job(link, session, engine)
                 await _send_rechecks(link, earlier)
                 return await self._follow(link)
 
@@ -190,7 +199,14 @@ class _Attempt:
                 nursery.cancel_scope.cancel()
         return found[0] if found else None
 
-    def _job(self, engine: EngineState) -> ScanJob:
+    async def _send_job(self, link: WorkerLink, session: socket.socket, engine: EngineState) -> None:
+        known, fd = await self._kept.begin(engine)
+        try:
+            await link.send(self._job(engine, known), [session.fileno(), *([fd] if fd >= 0 else [])])
+        finally:
+            cached.close(fd)
+
+    def _job(self, engine: EngineState, known: Known | None) -> ScanJob:
         jobs, since = self._jobs, self._live.scan.since
         return ScanJob(
             roots=self._live.scan.paths,
@@ -203,6 +219,7 @@ class _Attempt:
             file_deadline_s=jobs.limits.file_deadline_s,
             file_cpu_s=jobs.limits.file_cpu_s,
             max_skipped=jobs.limits.max_skipped,
+            known=known,
             fds=1,
         )
 
@@ -216,6 +233,7 @@ class _Attempt:
                 nursery.start_soon(self._tell_share, link)
                 nursery.start_soon(self._tell_cancel, link)
                 nursery.start_soon(self._bring_sessions, link, asked)
+                nursery.start_soon(self._kept.check)
                 saved = trio.current_time()
                 while True:
                     reply = await link.receive()
@@ -268,6 +286,8 @@ class _Attempt:
                 await self._store.clear_findings(scan_id, list(reply.paths))
                 for path in reply.paths:
                     self._live.infected.pop(path, None)
+            case Verified():
+                await self._kept.take(reply)
             case Skipped():
                 await self._store.add_not_scanned(scan_id, [(f.path, f.reason) for f in reply.files])
             case _:
@@ -295,9 +315,11 @@ class _Attempt:
             await link.send(NoSession(reason=str(error)))
             return
         self._live.engine(view.info)
+        same = self._kept.replaced(view)
         with session:
-            answer = Sessions(fds=1, max_file_size=view.max_file_size, clean_allowed=view.signatures)
+            answer = Sessions(fds=1, max_file_size=view.max_file_size, clean_allowed=view.signatures, same=same)
             await link.send(answer, [session.fileno()])
+        await self._kept.check()
 
     async def _tell_share(self, link: WorkerLink) -> None:
         told = self._share.window

@@ -17,13 +17,16 @@ from clamscannerd.errors import EngineLost
 from clamscannerd.model import MailMessage, Reason, Verdict
 from clamscannerd.worker.feed import Feed, Flight
 from clamscannerd.worker.hashing import sha256_of
-from clamscannerd.worker.mailfile import copy_of_ranges, messages_of
+from clamscannerd.worker.mailfile import copy_of_ranges, is_mailbox, messages_of
 from clamscannerd.worker.mailheader import Fields
 from clamscannerd.worker.mailwire import MAX_MESSAGES, MAX_SIGNATURE
 from clamscannerd.worker.mbox import Message
 
 HELD_BYTES: Final = 64 << 20
 _BLOCKS_AT_ONCE: Final = 64  # 16 MB of one large message, 10 ms: then others have their turn
+_HOLES: Final = 64  # bytes to one on the disk: compression gives 2 to 4
+_HOLES_FROM_BYTES: Final = 64 << 30  # up to here holes are read, at the cost of a minute
+_BLOCK_BYTES: Final = 512  # what st_blocks counts in
 _POLL_MS: Final = 200
 _SESSIONS: Final = 5  # that a survey may lose: one message that kills its engine costs two
 
@@ -146,6 +149,17 @@ class BoxScan:
             told, sha256 = flight.message, sha256_of(flight.fd)
             self.left_s -= time.thread_time() - began
             self.infected.append(found_message(told, sha256, text, number=told.number, start=told.start, end=told.end))
+
+
+def is_worth_reading(flight: Flight) -> bool:
+    """Whether it is a mailbox, and not nothing but holes."""
+    status = flight.status
+    if status.st_size > _HOLES_FROM_BYTES and status.st_size > _HOLES * _BLOCK_BYTES * status.st_blocks:
+        return False
+    try:
+        return is_mailbox(flight.fd)
+    except OSError:
+        return False
 
 
 def found_message(told: Fields, sha256: bytes, signature: str, *, number: int, start: int, end: int) -> MailMessage:

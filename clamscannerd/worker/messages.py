@@ -9,8 +9,8 @@ Which messages are legal when:
     daemon  ->  Probe | Look | SelfTest | ScanJob | ActJob | RestoreJob  once
     Probe:      -> Probed; Look: see lookwire.py
     SelfTest:   see testwire.py
-    ScanJob:    daemon Recheck* Window Sessions NoSession Cancel; worker Progress Found Skipped Cleared NeedSession,
-                in the end Scanned
+    ScanJob:    daemon Recheck* Window Sessions NoSession Cancel; worker Progress Found Skipped Cleared Verified
+                NeedSession,                in the end Scanned
     ActJob:     daemon Act ActGroup Log Sync Sessions NoSession; worker for Act: (Content Chunk* ContentEnd <- Stored)*
                 Acted; for ActGroup: SmallFiles+, then for GroupStored: GroupActed; for the groups in their order;
                 for Log: LogFailed at most once; for Sync: Synced
@@ -27,6 +27,7 @@ from msgspec import Meta
 
 from clamscannerd.errors import LocalProtocolError, RemoteProtocolError
 from clamscannerd.model import Action, Count, Counts, Identity, Int64, Outcome, Reason, RelPath, Sha256, is_beneath
+from clamscannerd.worker.cachewire import CacheReply, Known
 from clamscannerd.worker.lookwire import LookCommand, LookReply
 from clamscannerd.worker.mailwire import MailCommand, MailReply
 from clamscannerd.worker.restorewire import RestoreCommand, RestoreReply, Xattrs
@@ -69,7 +70,7 @@ class Probe(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
 class ScanJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """Scan everything beneath `roots` (relative to the home; b"." is the home itself) but for what `excludes` say: they
     are patterns (globs.py). `named`: somebody named these, files too; one that is not there is said to have vanished,
-    and not passed over. `since_ns`: files whose ctime is before it are left out."""
+    and not passed over. `since_ns`: files whose ctime is before it are left out. `known`: see cachewire.py."""
 
     roots: tuple[bytes, ...]
     excludes: tuple[bytes, ...]
@@ -82,6 +83,7 @@ class ScanJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_field
     file_cpu_s: float = math.inf
     named: bool = False
     since_ns: Int64 | None = None
+    known: Known | None = None
 
 
 class Recheck(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -98,11 +100,13 @@ class Window(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields
 
 
 class Sessions(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """The answer to NeedSession: `fds` new sessions, and what holds for their engine."""
+    """The answer to NeedSession: `fds` new sessions, and what holds for their engine. `same`: all is as it was for the
+    one before, so what was known to be clean still is."""
 
     fds: int
     max_file_size: int
     clean_allowed: bool
+    same: bool = False
 
 
 class NoSession(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -342,7 +346,7 @@ class Fault(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
 Reply = (
     Hello | Probed | LookReply | Progress | Found | Skipped | Cleared | NeedSession | Scanned
     | Content | Chunk | ContentEnd | Acted | SmallFiles | GroupActed | LogFailed | Synced | Fault | MailReply
-    | RestoreReply | SelfTested
+    | RestoreReply | SelfTested | CacheReply
 )  # fmt: skip
 
 T = TypeVar("T")

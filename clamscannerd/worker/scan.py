@@ -26,7 +26,7 @@ from clamscannerd.worker.channel import Channel, Clock
 from clamscannerd.worker.feed import Feed, Flight
 from clamscannerd.worker.hashing import NO_SHA256, identity_of, sha256_of, stamp
 from clamscannerd.worker.mailfile import is_mailbox, lone_message
-from clamscannerd.worker.mailscan import FileBox, MessageFlight, found_message, settle
+from clamscannerd.worker.mailscan import FileBox, MessageFlight, found_message, is_worth_reading, settle
 from clamscannerd.worker.messages import (
     Cancel,
     NeedSession,
@@ -38,32 +38,32 @@ from clamscannerd.worker.messages import (
     Window,
 )
 from clamscannerd.worker.tally import Tally
-from clamscannerd.worker.walk import Met, reason_for, sizes, walk
+from clamscannerd.worker.verdicts import Verdicts
+from clamscannerd.worker.walk import PAUSE, Met, reason_for, sizes, walk
 
 _REPORT_S: Final = 0.2  # five reports a second are as fine as an eye can follow
 _OPEN_AHEAD: Final = 16  # files: few fds, and most of what more would gain
 _COUNT_SLICE: Final = 64  # entries counted between two looks at the engine: some 0.2 ms
-_HOLES: Final = 64  # bytes to one on the disk: compression gives 2 to 4
-_HOLES_FROM_BYTES: Final = 64 << 30  # up to here holes are read, at the cost of a minute
-_BLOCK_BYTES: Final = 512  # what st_blocks counts in
 
 
 class ScanRun:
     """The whole life of one scan in one worker."""
 
-    def __init__(self, channel: Channel, kernel: Kernel, home_fd: int, home_length: int, job: ScanJob) -> None:
+    def __init__(
+        self, channel: Channel, kernel: Kernel, home_fd: int, home_length: int, job: ScanJob, known_fd: int = -1
+    ) -> None:
         self._channel = channel
-        self._kernel = kernel
-        self._home_fd = home_fd
+        self._kernel, self._home_fd = kernel, home_fd
         self._job = job
         self._window = job.window
-        self._max_file_size = job.max_file_size
-        self._clean_allowed = job.clean_allowed
+        self._max_file_size, self._clean_allowed = job.max_file_size, job.clean_allowed
         self._tally = Tally(channel, job.max_skipped)
         self._feed = Feed(job.file_deadline_s, self._given_up)
         self._tally.wants = self._feed.take_wants
         tree = kernel, home_fd, home_length, job.roots, job.excludes
-        self._files = walk(*tree, named=job.named, since_ns=job.since_ns)
+        self._verdicts = Verdicts(channel, self._tally, job.known, known_fd, home_fd)
+        read = self._verdicts.reader(job.since_ns) if self._verdicts.active else None
+        self._files = walk(*tree, named=job.named, since_ns=job.since_ns, read=read)
         self._ahead = sizes(*tree, named=job.named)
         self._poll = select.poll()  # one for all waits: there is one for every second file
         self._poll.register(channel.fileno(), select.POLLIN)
@@ -88,12 +88,12 @@ class ScanRun:
                     self._feed.check_deadlines()
         finally:
             self._feed.close()
-            for flight in self._ready:
-                flight.close()
-            for box in self._open_boxes:
-                box.close()
+            opened: list[Flight | FileBox] = [*self._ready, *self._open_boxes]
+            for one in opened:
+                one.close()
             self._files.close()
             self._ahead.close()
+            self._verdicts.close()
         complete = self._stop_reason is None
         if complete:
             self._tally.balance()
@@ -103,6 +103,7 @@ class ScanRun:
     def _tell(self) -> bool:
         """Report when it is time for it."""
         if due := self._report.due():
+            self._verdicts.flush()
             self._tally.report()
         return due
 
@@ -128,7 +129,7 @@ class ScanRun:
         while feed.room(self._window):
             flight = self._next_flight()
             if flight is None:
-                return feed.waiting > 0 or bool(self._boxes)
+                return feed.waiting > 0 or bool(self._boxes) or self._walking
             if not feed.send(flight):
                 break
         return True
@@ -159,6 +160,8 @@ class ScanRun:
             met = next(self._files, None)
             if met is None:
                 self._walking = False
+                break
+            if met is PAUSE:
                 break
             if flight := self._open(met):
                 self._ready.append(flight)
@@ -220,6 +223,7 @@ class ScanRun:
         flight = Flight(met.path, fd, status, recheck=False)
         reason = self._unfit(flight)
         if reason is None:
+            self._verdicts.opened(flight, met)
             return flight
         if not self._is_large_box(flight, reason):
             flight.close()
@@ -244,21 +248,11 @@ class ScanRun:
     def _unfit(self, flight: Flight) -> Reason | None:
         if not stat.S_ISREG(flight.status.st_mode):
             return Reason.NOT_REGULAR
-        if flight.status.st_size > self._max_file_size:
-            return Reason.TOO_BIG
-        return None
+        return Reason.TOO_BIG if flight.status.st_size > self._max_file_size else None
 
     def _is_large_box(self, flight: Flight, reason: Reason) -> bool:
-        """Whether it is a mailbox over the engine's limit, not nothing but holes; then it is being taken apart."""
-        status = flight.status
-        if reason is not Reason.TOO_BIG:
-            return False
-        if status.st_size > _HOLES_FROM_BYTES and status.st_size > _HOLES * _BLOCK_BYTES * status.st_blocks:
-            return False
-        try:
-            if not is_mailbox(flight.fd):
-                return False
-        except OSError:
+        """Whether it is a mailbox over the engine's limit; then it is being taken apart."""
+        if reason is not Reason.TOO_BIG or not is_worth_reading(flight):
             return False
         self._take_apart(flight, "")
         return True
@@ -268,17 +262,19 @@ class ScanRun:
         session = self._feed.fileno()
         if session != self._polled_session:
             self._poll_session(session)
-        if self._counting:
+        counting = (
+            self._counting and self._feed.in_flight > 0
+        )  # with nothing at the engine, the walk itself is as quick
+        if counting:
             self._count_ahead()
-        busy = self._counting or (
-            self._boxes and not self._boxes[0].blocked and self._feed.room(self._window)  # else wait for the engine
-        )
+        more = not self._boxes[0].blocked if self._boxes else self._walking  # else wait for the engine
+        busy = counting or (more and self._feed.room(self._window))
         for fd, _ in self._poll.poll(0 if busy else _REPORT_S * 1000):
             if fd == self._channel.fileno():
                 self._command()
-            else:
-                for flight, reply in self._feed.receive():
-                    self._verdict(flight, reply)
+                continue
+            for flight, reply in self._feed.receive():
+                self._verdict(flight, reply)
 
     def _poll_session(self, session: int) -> None:
         """Wait for this session from now on, -1: for none. The one before is closed, its number may be in use again."""
@@ -300,8 +296,9 @@ class ScanRun:
             case Window():
                 self._window = command.window
             case Sessions():
-                self._max_file_size = command.max_file_size
-                self._clean_allowed = command.clean_allowed
+                self._max_file_size, self._clean_allowed = command.max_file_size, command.clean_allowed
+                if not command.same:
+                    self._verdicts.forget()
                 self._adopt(fds)
             case NoSession():
                 self._stop_reason = command.reason
@@ -383,6 +380,7 @@ class ScanRun:
             self._tally.cleared(flight.path)
         else:
             self._tally.scanned(flight.status.st_size)
+            self._verdicts.clean(flight)
 
     def _not_scanned(self, flight: Flight, reason: Reason) -> None:
         if not flight.recheck:
@@ -398,4 +396,5 @@ class ScanRun:
 
 def scan(channel: Channel, kernel: Kernel, home_fd: int, home_length: int, job: ScanJob, fds: list[int]) -> None:
     """Do the job and say how it ended."""
-    channel.send(ScanRun(channel, kernel, home_fd, home_length, job).run(fds))
+    known_fd = fds.pop() if job.known is not None and job.known.file and fds else -1
+    channel.send(ScanRun(channel, kernel, home_fd, home_length, job, known_fd).run(fds))

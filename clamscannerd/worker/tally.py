@@ -34,6 +34,7 @@ class Tally:
         self.scanned_files = 0
         self.scanned_bytes = 0
         self.infected_files = 0
+        self.cached_files = 0
         self.not_scanned: dict[Reason, int] = {}
         self.current = b""
         self.wants: Callable[[], int] = lambda: 0  # what goes up as Progress.wants
@@ -46,6 +47,14 @@ class Tally:
         """One file with a verdict."""
         self.scanned_files += 1
         self.scanned_bytes += size
+
+    def known(self, number: int, size: int) -> None:
+        """Files that are known to be clean: met, and scanned as far as anybody is concerned."""
+        self.met_files += number
+        self.met_bytes += size
+        self.scanned_files += number
+        self.scanned_bytes += size
+        self.cached_files += number
 
     def found(self, path: bytes, identity: Identity, signature: str, *, mailbox: bool, owner: int) -> None:
         """One infected file, counted by the caller (a file looked at again is not counted twice)."""
@@ -101,6 +110,7 @@ class Tally:
             scanned_files=self.scanned_files,
             scanned_bytes=self.scanned_bytes,
             infected_files=self.infected_files,
+            cached_files=self.cached_files,
             not_scanned=dict(self.not_scanned),
         )
 

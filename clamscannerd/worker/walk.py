@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from clamscannerd.globs import Globs
 from clamscannerd.model import PATH_MAX_BYTES, Reason
@@ -39,13 +39,24 @@ def reason_for(error: OSError) -> Reason:
     return _REASONS.get(error.errno or 0, Reason.UNREADABLE)
 
 
+class Group:
+    """Files of one directory that were met together. `left`: so many of them are not known to be clean."""
+
+    __slots__ = ("digest", "left")
+
+    def __init__(self, digest: bytes, left: int) -> None:
+        self.digest = digest
+        self.left = left
+
+
 class Met:
     """One entry that is no directory (or a directory that cannot be entered: then `reason` says why).
 
     `name` is valid beneath `dir_fd` only until the walk goes on; dir_fd is -1 where there is nothing to open.
+    `facts`, `group`: of verdicts.py.
     """
 
-    __slots__ = ("dir_fd", "entry", "name", "path", "reason")
+    __slots__ = ("dir_fd", "entry", "facts", "group", "name", "path", "reason")
 
     def __init__(
         self, dir_fd: int, name: bytes, path: bytes, reason: Reason | None, entry: "os.DirEntry[str] | None"
@@ -55,6 +66,8 @@ class Met:
         self.path = path
         self.reason = reason
         self.entry = entry
+        self.facts = b""
+        self.group: Group | None = None
 
     def size(self) -> int:
         """Bytes, 0 for what is no regular file or has gone."""
@@ -64,6 +77,13 @@ class Met:
             return self.entry.stat(follow_symlinks=False).st_size
         except OSError:
             return 0  # it vanished while it was counted; scanning it says so
+
+
+PAUSE: Final = Met(-1, b"", b"", None, None)
+"""No entry: a moment to look at others."""
+
+Reader = Callable[[int, bytes, Callable[[bytes], bool], int, Globs | None], Iterator[Met]]
+"""Gives the entries of a directory: see _tree."""
 
 
 def outermost(roots: Iterable[bytes]) -> list[bytes]:
@@ -84,9 +104,10 @@ def walk(
     *,
     named: bool = False,
     since_ns: int | None = None,
+    read: Reader | None = None,
 ) -> Generator[Met, None, None]:
     """Every entry beneath `roots` (relative to the home). A root that does not exist is passed over. `excludes`:
-    patterns of what is left out.
+    patterns of what is left out. `read`: another way to read a directory, which heeds `since_ns` itself.
 
     `named`: somebody named the roots. One may be a file, and one that does not exist is an entry that vanished.
     `since_ns`: what did not change since is met unopened, with that reason. ctime decides, which a file's owner cannot
@@ -97,10 +118,11 @@ def walk(
         reason, status = _look(kernel, home_fd, path)
         if reason is None and status and since_ns is not None and status.st_ctime_ns < since_ns:
             reason = Reason.UNCHANGED
-        return Met(home_fd, path, path, None, None) if reason is None else _refused(path, path, reason)
+        return Met(home_fd, path, path, None, None) if reason is None else refused(path, path, reason)
 
-    read = _entries if since_ns is None else partial(_recent_entries, since_ns)
-    return _tree(kernel, home_fd, home_length, roots, excludes, read, _refused, lone if named else None)
+    if read is None:
+        read = _entries if since_ns is None else partial(_recent_entries, since_ns)
+    return _tree(kernel, home_fd, home_length, roots, excludes, read, refused, lone if named else None)
 
 
 def sizes(
@@ -222,14 +244,14 @@ def _entries(
         for entry in entries:
             name = os.fsencode(entry.name)
             if len(prefix) + len(name) > longest:
-                yield _refused(name, path, Reason.PATH_TOO_LONG)
+                yield refused(name, path, Reason.PATH_TOO_LONG)
             elif excludes and excludes.excludes(prefix + name, directory=entry.is_dir(follow_symlinks=False)):
-                yield _refused(name, prefix + name, Reason.EXCLUDED)
+                yield refused(name, prefix + name, Reason.EXCLUDED)
             elif entry.is_file(follow_symlinks=False):
                 yield Met(dir_fd, name, prefix + name, None, entry)
             elif entry.is_dir(follow_symlinks=False):
                 if not enter(name):
-                    yield _refused(name, prefix + name, Reason.LIMIT)
+                    yield refused(name, prefix + name, Reason.LIMIT)
             else:
                 yield Met(-1, name, prefix + name, Reason.NOT_REGULAR, None)
 
@@ -238,19 +260,19 @@ def _recent_entries(
     since_ns: int, dir_fd: int, path: bytes, enter: Callable[[bytes], bool], longest: int, excludes: Globs | None
 ) -> Iterator[Met]:
     for met in _entries(dir_fd, path, enter, longest, excludes):
-        if met.entry is not None and _is_unchanged(met.entry, since_ns):
+        if met.entry is not None and is_unchanged(met.entry, since_ns):
             met.reason = Reason.UNCHANGED
         yield met
 
 
-def _is_unchanged(entry: "os.DirEntry[str]", since_ns: int) -> bool:
+def is_unchanged(entry: "os.DirEntry[str]", since_ns: int) -> bool:
     try:
         return entry.stat(follow_symlinks=False).st_ctime_ns < since_ns
     except OSError:
         return False  # opening it says what is wrong
 
 
-def _refused(name: bytes, path: bytes, reason: Reason) -> Met:
+def refused(name: bytes, path: bytes, reason: Reason) -> Met:
     return Met(-1, name, path or b".", reason, None)
 
 

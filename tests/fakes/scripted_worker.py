@@ -133,6 +133,8 @@ class EngineNow(Frozen, frozen=True, kw_only=True):
     signatures: bool = True
     max_file_size: int = 1 << 20
     shared: bool = False
+    generation: str = "1/1"
+    settings: str = "plain"
 
 
 class Engine:
@@ -140,11 +142,17 @@ class Engine:
 
     def __init__(self) -> None:
         self.sessions = 0
+        self.now = EngineNow()
+        self.seen: EngineNow | None = None  # what somebody sees who looks again
         self.back = trio.Event()
         self.back.set()
 
     def state(self) -> EngineNow:
-        return EngineNow()
+        return self.now
+
+    async def look(self) -> EngineNow:
+        await trio.lowlevel.checkpoint()
+        return self.seen or self.now
 
     def in_flight_budget(self, cores: int, configured: int) -> int:
         return cores + configured

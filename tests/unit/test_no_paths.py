@@ -166,6 +166,28 @@ ALLOWED: dict[str, str] = {
         state/vault_out.py _unnamed os.open 2
         state/vault_out.py lend os.open 1
     """,
+    "the daemon's own cache directory, 0700 and its own; files in it have a uid's number for a name": """
+        cache/files.py Files._get_secret .exists 1
+        cache/files.py Files._get_secret .mkdir 1
+        cache/files.py Files._get_secret .read_bytes 1
+        cache/files.py Files._get_secret .unlink 1
+        cache/files.py Files._get_secret open 1
+        cache/files.py Files._get_secret os.open 1
+        cache/files.py Files._read os.open 1
+        cache/files.py Files.keep os.utime 1
+        cache/files.py Files.merge .open 1
+        cache/files.py Files.merge .unlink 1
+        cache/files.py Files.merge os.replace 1
+        cache/files.py Files.prune .stat 1
+        cache/files.py Files.prune os.scandir 1
+        cache/files.py Files.prune os.unlink 1
+        cache/files.py Files.spool .unlink 1
+        cache/files.py Spool.__init__ os.open 1
+        cache/files.py _Builder.__enter__ .unlink 1
+        cache/files.py _Builder.__enter__ os.open 1
+        cache/files.py _Builder.__exit__ .unlink 1
+        pipeline/cached.py KeptVerdicts.begin.prepare .open 1
+    """,
     "the outbox itself, in a directory of root's; what is in it goes by its fd and follows no link": """
         notify/outbox.py Outbox._directory os.open 1
         notify/outbox.py Outbox.has_room .stat 1
@@ -208,15 +230,22 @@ ALLOWED: dict[str, str] = {
         worker/xattrs.py collect os.getxattr 1
         worker/xattrs.py collect os.listxattr 1
         worker/xattrs.py give_back os.setxattr 1
+        worker/verdicts.py Verdicts.__init__ mmap.mmap 1
+        worker/verdicts.py Verdicts.reader.read os.scandir 1
     """,
     "an entry of os.scandir(fd): its own stat goes by that fd, and follows no link": """
         worker/walk.py Met.size .stat 1
         worker/walk.py _entries .is_dir 2
         worker/walk.py _entries .is_file 1
-        worker/walk.py _is_unchanged .stat 1
         worker/walk.py _sizes .is_dir 2
         worker/walk.py _sizes .is_file 1
         worker/walk.py _sizes .stat 1
+        worker/verdicts.py Verdicts.reader.read .is_file 1
+        worker/verdicts.py _facts .stat 1
+        worker/verdicts.py _fitting .is_dir 1
+        worker/verdicts.py _others .is_dir 1
+        worker/verdicts.py _others .is_file 1
+        worker/walk.py is_unchanged .stat 1
     """,
     "the home itself, as passwd names it, by the process that is the account: the one fd that all else starts from": """
         worker/beneath.py open_home os.open 1
@@ -321,7 +350,7 @@ def test_the_worker_goes_by_path_to_its_home_alone() -> None:
     assert opens == {("worker/beneath.py", "open_home"), ("worker/seal.py", "_landlock")}
     assert {call for _, _, call in worker} <= {
         "os.open", "os.link", "os.utime", "os.scandir", ".stat", ".is_dir", ".is_file",
-        "os.getxattr", "os.listxattr", "os.setxattr",
+        "os.getxattr", "os.listxattr", "os.setxattr", "mmap.mmap",
     }  # fmt: skip
 
 

@@ -1,0 +1,222 @@
+"""Files that are known to be clean are not sent again. [worker]
+
+A file is known by device, inode, size, mtime_ns and ctime_ns, hashed under the account's key; and the files of a whole
+directory by one hash over all of that, so that an unchanged directory costs one look into a table: per file it was
+measured to take twice as long as `find`, per directory little longer. A directory of many files is looked up in groups.
+
+When this is sound: nobody but the kernel sets ctime, and each change of the content sets it. With three exceptions:
+- The clock is coarse: two changes within one tick, 4 ms, give one ctime. Hence `settled_ns`, 60 s: what changed just
+  before the scan is not remembered.
+- A page that was written through a mapping stays writable until it goes to the disk, and what is written to it
+  meanwhile leaves no trace. The kernel does that within 35 s, but later when the disk is slow, and when is the user's
+  to influence. So a file's pages are sent there before the engine sees it; of most files there are none.
+- File systems where ctime is not kept so: tmpfs never writes a page, FUSE and NFS leave it to somebody else. Only those
+  of `filesystems` are looked up. (Beneath one home there is only one, beneath.py crosses no mount.)
+The verdict must be of the very state that is remembered, and so the file is looked at before and after (scan.py).
+
+What is left: hardware and drivers that write into pinned pages of a file's mapping behind the kernel's back, and root.
+
+Rejected: names in the hash (they make no difference to a verdict, and moving would cost the engine's time again);
+inotify (a watch a directory, and a daemon that was off sees nothing); extended attributes with a seal (a write to each
+file, and each changes ctime).
+"""
+
+import ctypes
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable, Generator, Iterator
+from itertools import islice
+from typing import Final
+
+from clamscannerd.cache.table import FACTS, Hasher, find
+from clamscannerd.globs import Globs
+from clamscannerd.model import Reason
+from clamscannerd.worker.beneath import filesystem_type
+from clamscannerd.worker.cachewire import PRINTS_BYTES, Known, Place, Verified
+from clamscannerd.worker.channel import Channel
+from clamscannerd.worker.feed import Flight
+from clamscannerd.worker.tally import Tally
+from clamscannerd.worker.walk import PAUSE, Group, Met, Reader, is_unchanged, refused
+
+_GROUP: Final = 1_024  # files of a directory that are looked up together: 0.5 MB of status
+_LEAST: Final = 4  # fewer are looked up one by one: a row for a directory is as long as one for a file
+_NAME_MAX: Final = 255
+_TURN: Final = 2_048  # entries between two turns of others: some 5 ms
+_PRESENT: Final = 1  # cache/basis.py
+_SIZE: Final = slice(16, 24)  # in the facts
+_SYNC: Final = 1 | 2  # SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_sync_file_range = _libc.sync_file_range
+_sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+class Verdicts:
+    """What is known at the start of a scan, and what it learns."""
+
+    def __init__(self, channel: Channel, tally: Tally, known: Known | None, fd: int, home_fd: int) -> None:
+        """Owns `fd`; -1: no file."""
+        self._channel = channel
+        self._tally = tally
+        self._known = known or Known(key=bytes(32), settled_ns=0, filesystems=())
+        self.active = filesystem_type(home_fd) in self._known.filesystems
+        self._file_print = Hasher(self._known.key, b"file")
+        self._group_print = Hasher(self._known.key, b"group")
+        self._map: mmap.mmap | bytes = b""
+        if fd >= 0:
+            self._map = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+            os.close(fd)
+        self._files = bytearray()
+        self._groups = bytearray()
+        self._opened: dict[int, tuple[bytes, Group | None]] = {}  # by fd; what is stale goes when that is used again
+        self._seen = 0
+
+    def forget(self) -> None:
+        """What holds for the engine may be another from now on: look nothing up, remember nothing."""
+        self.flush()
+        self.active = False
+
+    def close(self) -> None:
+        """Says what was learned until now."""
+        self.flush()
+        if isinstance(self._map, mmap.mmap):
+            self._map.close()
+
+    # --- what is known
+
+    def reader(self, since_ns: int | None) -> Reader:
+        """How a directory is read (walk.py): what is known to be clean is counted and not met."""
+
+        def read(
+            dir_fd: int, path: bytes, enter: Callable[[bytes], bool], longest: int, excludes: Globs | None
+        ) -> Iterator[Met]:
+            prefix = path + b"/" if path else b""
+            plain = excludes is None and len(prefix) + _NAME_MAX <= longest
+            with os.scandir(dir_fd) as entries:
+                while group := list(islice(entries, _GROUP)):
+                    if not plain:
+                        group = yield from _fitting(group, path, longest, excludes)
+                    files = [entry for entry in group if entry.is_file(follow_symlinks=False)]
+                    if len(files) < len(group):
+                        yield from _others(group, prefix, enter)
+                    if files:
+                        yield from self._unknown(dir_fd, prefix, files, since_ns)
+                    self._seen += len(group)
+                    if self._seen >= _TURN:
+                        self._seen = 0
+                        yield PAUSE
+
+        return read
+
+    def _unknown(
+        self, dir_fd: int, prefix: bytes, files: "list[os.DirEntry[str]]", since_ns: int | None
+    ) -> Iterator[Met]:
+        """Those of `files` that the engine must see."""
+        if not self.active:
+            facts, digest = [b""] * len(files), b""
+        else:
+            facts, size = _facts(files)
+            digest = self._group_print(b"".join(facts)) if len(files) >= _LEAST and since_ns is None else b""
+            if digest and self._worth(self._known.groups, digest):
+                self._tally.known(len(files), size)
+                return
+        group = Group(digest, len(files)) if digest else None
+        for entry, fact in zip(files, facts, strict=True):
+            name = os.fsencode(entry.name)
+            if since_ns is not None and is_unchanged(entry, since_ns):
+                yield Met(dir_fd, name, prefix + name, Reason.UNCHANGED, entry)
+            elif fact and self._worth(self._known.files, self._file_print(fact)):
+                self._tally.known(1, int.from_bytes(fact[_SIZE], "little"))
+                if group is not None:
+                    self._one_less(group)
+            else:
+                met = Met(dir_fd, name, prefix + name, None, entry)
+                met.group, met.facts = group, fact
+                yield met
+
+    def _worth(self, place: Place, digest: bytes) -> bool:
+        if not place.slots:
+            return False
+        return self._known.standing[find(self._map, place.start, place.slots, digest)] == _PRESENT
+
+    # --- what is learned
+
+    def opened(self, flight: Flight, met: Met) -> None:
+        """A file that goes to the engine. What is in memory of it goes to the disk: see the module."""
+        self._opened.pop(flight.fd, None)
+        status = flight.status
+        if not self.active or status.st_ctime_ns > time.time_ns() - self._known.settled_ns:
+            return
+        if _sync_file_range(flight.fd, 0, 0, _SYNC) != 0:
+            return
+        try:
+            facts = FACTS.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        except struct.error:
+            return
+        self._opened[flight.fd] = facts, met.group if met.facts == facts else None
+
+    def clean(self, flight: Flight) -> None:
+        """It was, and it is as it was when it was opened."""
+        opened = self._opened.pop(flight.fd, None)
+        if opened is None or not self.active:
+            return
+        facts, group = opened
+        self._files += self._file_print(facts)
+        if group is not None:
+            self._one_less(group)
+        if len(self._files) >= PRINTS_BYTES:
+            self.flush()
+
+    def _one_less(self, group: Group) -> None:
+        group.left -= 1
+        if not group.left:
+            self._groups += group.digest
+
+    def flush(self) -> None:
+        """Say what was learned."""
+        if self._files or self._groups:
+            self._channel.send(Verified(files=bytes(self._files), groups=bytes(self._groups)))
+            self._files, self._groups = bytearray(), bytearray()
+
+
+def _facts(files: "list[os.DirEntry[str]]") -> tuple[list[bytes], int]:
+    """What is hashed of each, b"" where it cannot be said; and their bytes."""
+    pack, facts, size = FACTS.pack, [], 0
+    for entry in files:
+        try:
+            at = entry.stat(follow_symlinks=False)
+            facts.append(pack(at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns))
+            size += at.st_size
+        except (OSError, struct.error):  # opening it says what is wrong; or a time beyond all measure
+            facts.append(b"")
+    return facts, size
+
+
+def _fitting(
+    group: "list[os.DirEntry[str]]", path: bytes, longest: int, excludes: Globs | None
+) -> Generator[Met, None, "list[os.DirEntry[str]]"]:
+    """Those that are not left out; the others are met, with the reason."""
+    prefix, kept = path + b"/" if path else b"", []
+    for entry in group:
+        name = os.fsencode(entry.name)
+        if len(prefix) + len(name) > longest:
+            yield refused(name, path, Reason.PATH_TOO_LONG)
+        elif excludes and excludes.excludes(prefix + name, directory=entry.is_dir(follow_symlinks=False)):
+            yield refused(name, prefix + name, Reason.EXCLUDED)
+        else:
+            kept.append(entry)
+    return kept
+
+
+def _others(group: "list[os.DirEntry[str]]", prefix: bytes, enter: Callable[[bytes], bool]) -> Iterator[Met]:
+    """What is no file."""
+    for entry in group:
+        if entry.is_file(follow_symlinks=False):
+            continue
+        name = os.fsencode(entry.name)
+        if not entry.is_dir(follow_symlinks=False):
+            yield Met(-1, name, prefix + name, Reason.NOT_REGULAR, None)
+        elif not enter(name):
+            yield refused(name, prefix + name, Reason.LIMIT)
