@@ -13,8 +13,9 @@ class Cache(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enabled: bool = True  # files that did not change since they were clean are not scanned again
     directory: str = ""  # "": /var/cache/clamscannerd; "cache" in state.directory where that is not the usual one
     filesystems: tuple[Literal["ext4", "xfs", "btrfs", "f2fs", "nfs", "zfs"], ...] = ("ext4", "xfs", "btrfs")
+    by_content: bool = True  # copies of what was clean are not scanned either; every file that is scanned is hashed
     settle_s: float = 60.0  # a file that changed within so long before it was scanned is scanned again
-    max_entries_per_account: int = 4_000_000  # files and directories; each takes 13 bytes
+    max_entries_per_account: int = 4_000_000  # files, directories and contents; each takes 13 bytes
     keep: Duration = Duration(30 * 86_400)  # what no scan of the account used for so long is removed
 
 

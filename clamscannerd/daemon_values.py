@@ -91,6 +91,7 @@ def cache_settings(config: Config) -> CacheSettings:
         enabled=cache.enabled,
         filesystems=tuple(FILESYSTEMS[name] for name in cache.filesystems),
         settle_s=cache.settle_s,
+        by_content=cache.by_content,
         limits=CacheLimits(max_entries=cache.max_entries_per_account),
     )
 

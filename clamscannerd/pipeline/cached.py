@@ -48,6 +48,7 @@ class CacheSettings(Frozen, frozen=True, kw_only=True):
     enabled: bool
     filesystems: tuple[int, ...]
     settle_s: float
+    by_content: bool
     limits: CacheLimits
 
 
@@ -112,6 +113,8 @@ class KeptVerdicts:
             standing=standing(header.eras, era) if header.made_at <= now else bytes(256),
             files=_place(header.files),
             groups=_place(header.groups),
+            contents=_place(header.contents),
+            by_content=settings.by_content,
             file=known.fd >= 0,
         )
         return told, known.fd

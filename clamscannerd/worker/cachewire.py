@@ -28,7 +28,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`filesystems`: statfs magics of those that keep ctime honestly. `settled_ns`: age of a ctime from which on it
     tells of every change. `standing`: for each era what it is worth (cache/basis.py). `file`: the last fd beside the
-    message is the account's file, for reading."""
+    message is the account's file, for reading. `by_content`: files are known by their contents as well."""
 
     key: Annotated[bytes, Meta(min_length=32, max_length=32)]
     settled_ns: Count
@@ -38,6 +38,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     groups: Place = Place()
     contents: Place = Place()
     file: bool = False
+    by_content: bool = False
 
 
 class Verified(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):

@@ -218,14 +218,14 @@ class ScanRun:
             tally.met_bytes += met.size()
             tally.skipped(met.path, reason_for(error))
             return None
-        status = os.fstat(fd)
-        tally.met_bytes += status.st_size
-        flight = Flight(met.path, fd, status, recheck=False)
+        flight = Flight(met.path, fd, os.fstat(fd), recheck=False)
+        tally.met_bytes += flight.status.st_size
         reason = self._unfit(flight)
         if reason is None:
-            self._verdicts.opened(flight, met)
-            return flight
-        if not self._is_large_box(flight, reason):
+            if not self._verdicts.knows(flight, met, self._tell):
+                return flight
+            flight.close()
+        elif not self._is_large_box(flight, reason):
             flight.close()
             tally.skipped(met.path, reason)
         return None

@@ -56,6 +56,11 @@ class Tally:
         self.scanned_bytes += size
         self.cached_files += number
 
+    def recognised(self, size: int) -> None:
+        """A file that was met, of which the content is known to be clean."""
+        self.scanned(size)
+        self.cached_files += 1
+
     def found(self, path: bytes, identity: Identity, signature: str, *, mailbox: bool, owner: int) -> None:
         """One infected file, counted by the caller (a file looked at again is not counted twice)."""
         text = signature[:MAX_TEXT]

@@ -14,6 +14,10 @@ When this is sound: nobody but the kernel sets ctime, and each change of the con
   of `filesystems` are looked up. (Beneath one home there is only one, beneath.py crosses no mount.)
 The verdict must be of the very state that is remembered, and so the file is looked at before and after (scan.py).
 
+A file that is not known so may have a content that is: a copy, a restored backup, a tree that was moved by copying. Its
+SHA-256, again under the account's key, is looked up before the engine is asked. That a content is clean is learned
+under the same conditions, so that what was hashed is what the engine saw.
+
 What is left: hardware and drivers that write into pinned pages of a file's mapping behind the kernel's back, and root.
 
 Rejected: names in the hash (they make no difference to a verdict, and moving would cost the engine's time again);
@@ -28,7 +32,7 @@ import struct
 import time
 from collections.abc import Callable, Generator, Iterator
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from clamscannerd.cache.table import FACTS, Hasher, find
 from clamscannerd.globs import Globs
@@ -37,6 +41,7 @@ from clamscannerd.worker.beneath import filesystem_type
 from clamscannerd.worker.cachewire import PRINTS_BYTES, Known, Place, Verified
 from clamscannerd.worker.channel import Channel
 from clamscannerd.worker.feed import Flight
+from clamscannerd.worker.hashing import NO_SHA256, sha256_of, stamp
 from clamscannerd.worker.tally import Tally
 from clamscannerd.worker.walk import PAUSE, Group, Met, Reader, is_unchanged, refused
 
@@ -44,6 +49,7 @@ _GROUP: Final = 1_024  # files of a directory that are looked up together: 0.5 M
 _LEAST: Final = 4  # fewer are looked up one by one: a row for a directory is as long as one for a file
 _NAME_MAX: Final = 255
 _TURN: Final = 2_048  # entries between two turns of others: some 5 ms
+_HASHING_CPU_S: Final = 30.0  # of a file that the engine takes: 2 GB at the most
 _PRESENT: Final = 1  # cache/basis.py
 _SIZE: Final = slice(16, 24)  # in the facts
 _SYNC: Final = 1 | 2  # SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE
@@ -51,6 +57,14 @@ _SYNC: Final = 1 | 2  # SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE
 _libc = ctypes.CDLL(None, use_errno=True)
 _sync_file_range = _libc.sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+class _Opened(NamedTuple):
+    """A file on its way through the engine, of which every later change will be seen. `content` b"": not looked at."""
+
+    print_: bytes
+    content: bytes
+    group: Group | None
 
 
 class Verdicts:
@@ -64,13 +78,15 @@ class Verdicts:
         self.active = filesystem_type(home_fd) in self._known.filesystems
         self._file_print = Hasher(self._known.key, b"file")
         self._group_print = Hasher(self._known.key, b"group")
+        self._content_print = Hasher(self._known.key, b"content")
         self._map: mmap.mmap | bytes = b""
         if fd >= 0:
             self._map = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
             os.close(fd)
         self._files = bytearray()
         self._groups = bytearray()
-        self._opened: dict[int, tuple[bytes, Group | None]] = {}  # by fd; what is stale goes when that is used again
+        self._contents = bytearray()
+        self._opened: dict[int, _Opened] = {}  # by fd; what is stale goes when that is used again
         self._seen = 0
 
     def forget(self) -> None:
@@ -141,31 +157,55 @@ class Verdicts:
             return False
         return self._known.standing[find(self._map, place.start, place.slots, digest)] == _PRESENT
 
+    def knows(self, flight: Flight, met: Met, meanwhile: Callable[[], object]) -> bool:
+        """Of a file that was opened: whether its content is known to be clean; it is counted then, and else goes to the
+        engine. What is in memory of it goes to the disk before: see the module. `meanwhile` is called now and then."""
+        self._opened.pop(flight.fd, None)
+        if not self.active:
+            return False
+        facts = self._lasting(flight)
+        content = self._content_of(flight, meanwhile)
+        if facts:
+            group = met.group if met.facts == facts else None
+            self._opened[flight.fd] = _Opened(self._file_print(facts), content, group)
+        if not content or not self._worth(self._known.contents, content):
+            return False
+        if stamp(os.fstat(flight.fd)) != stamp(flight.status):
+            return False  # the engine says what it is now, or that it changes
+        self._tally.recognised(flight.status.st_size)
+        self.clean(flight)
+        return True
+
     # --- what is learned
 
-    def opened(self, flight: Flight, met: Met) -> None:
-        """A file that goes to the engine. What is in memory of it goes to the disk: see the module."""
-        self._opened.pop(flight.fd, None)
-        status = flight.status
-        if not self.active or status.st_ctime_ns > time.time_ns() - self._known.settled_ns:
-            return
-        if _sync_file_range(flight.fd, 0, 0, _SYNC) != 0:
-            return
+    def _lasting(self, flight: Flight) -> bytes:
+        """What is hashed of it, where each later change will be seen; else b""."""
+        at = flight.status
+        if at.st_ctime_ns > time.time_ns() - self._known.settled_ns or _sync_file_range(flight.fd, 0, 0, _SYNC) != 0:
+            return b""
         try:
-            facts = FACTS.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            return FACTS.pack(at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns)
         except struct.error:
-            return
-        self._opened[flight.fd] = facts, met.group if met.facts == facts else None
+            return b""
+
+    def _content_of(self, flight: Flight, meanwhile: Callable[[], object]) -> bytes:
+        if not self._known.by_content:
+            return b""
+        try:
+            sha256 = sha256_of(flight.fd, _HASHING_CPU_S, meanwhile)
+        except OSError:
+            return b""  # the engine is to say it
+        return b"" if sha256 == NO_SHA256 else self._content_print(sha256)
 
     def clean(self, flight: Flight) -> None:
         """It was, and it is as it was when it was opened."""
         opened = self._opened.pop(flight.fd, None)
         if opened is None or not self.active:
             return
-        facts, group = opened
-        self._files += self._file_print(facts)
-        if group is not None:
-            self._one_less(group)
+        self._files += opened.print_
+        self._contents += opened.content
+        if opened.group is not None:
+            self._one_less(opened.group)
         if len(self._files) >= PRINTS_BYTES:
             self.flush()
 
@@ -173,12 +213,15 @@ class Verdicts:
         group.left -= 1
         if not group.left:
             self._groups += group.digest
+            if len(self._groups) >= PRINTS_BYTES:
+                self.flush()
 
     def flush(self) -> None:
         """Say what was learned."""
         if self._files or self._groups:
-            self._channel.send(Verified(files=bytes(self._files), groups=bytes(self._groups)))
-            self._files, self._groups = bytearray(), bytearray()
+            said = Verified(files=bytes(self._files), groups=bytes(self._groups), contents=bytes(self._contents))
+            self._channel.send(said)
+            self._files, self._groups, self._contents = bytearray(), bytearray(), bytearray()
 
 
 def _facts(files: "list[os.DirEntry[str]]") -> tuple[list[bytes], int]:

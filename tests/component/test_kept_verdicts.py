@@ -24,7 +24,7 @@ from tests.fakes.scripted_worker import Engine, EngineNow, Script, Scripts, Work
 ANN = Account(uid=1001, gid=1001, name="ann", home=b"/home/ann")
 LIMITS = ScanLimits(silence_s=60.0, deadline_s=3_600.0, file_deadline_s=60.0, retries=1, max_skipped=100)
 SETTINGS = CacheSettings(
-    enabled=True, filesystems=(1, 2), settle_s=60.0, limits=CacheLimits(max_entries=1_000, keep_s=0.0)
+    enabled=True, filesystems=(1, 2), settle_s=60.0, by_content=False, limits=CacheLimits(max_entries=1_000, keep_s=0.0)
 )
 DONE = Scanned(counts=Counts(), complete=True, reason="")
 PATIENCE_S = 20.0

@@ -4,6 +4,7 @@ settle_s is 0 in most of it: what is attacked here is all that remains when the 
 """
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -113,6 +114,63 @@ def test_another_basis_knows_nothing_and_the_old_one_goes(place: CachedHome) -> 
     assert (place.scan().known, place.scan().known) == (0, 20)
     place.era = era(b"b")
     assert place.scan().known == 0
+
+
+# Contents
+
+
+@pytest.fixture
+def by_content(place: CachedHome) -> CachedHome:
+    place.by_content = True
+    return place
+
+
+def test_copies_and_new_times_are_known_by_content(by_content: CachedHome) -> None:
+    paths = fill(by_content, 10)
+    first = by_content.scan()
+    assert (first.known, first.contents) == (0, 10)
+    shutil.copytree(by_content.home / "d", by_content.home / "copy")
+    for path in paths:
+        os.utime(path, ns=(1, 1))
+    second = by_content.scan()
+    assert (second.scanned, second.known, second.learned) == (20, 20, 20)
+    by_content.by_content = False
+    assert by_content.scan().known == 20
+
+
+def test_a_content_counts_under_its_basis_alone(by_content: CachedHome) -> None:
+    fill(by_content, 10)
+    by_content.scan()
+    shutil.copytree(by_content.home / "d", by_content.home / "copy")
+    by_content.era = era(b"n")
+    assert by_content.scan().known == 0
+
+
+def test_another_account_knows_no_content_of_it(by_content: CachedHome, tmp_path: Path) -> None:
+    fill(by_content, 10)
+    by_content.scan()
+    other = CachedHome(tmp_path / "cache", by_content.home, by_content.socket_path, uid=1002)
+    other.by_content = True
+    assert other.scan().known == 0
+
+
+def test_a_content_is_not_learned_from_what_changed_just_now(by_content: CachedHome) -> None:
+    """Else what is hashed could be another content than what the engine sees. Known ones are told all the same."""
+    fill(by_content, 5)
+    by_content.scan()
+    by_content.settle_s = 60.0
+    shutil.copytree(by_content.home / "d", by_content.home / "copy")
+    (by_content.home / "copy" / "new").write_bytes(b"never seen")
+    ended = by_content.scan()
+    assert (ended.known, ended.learned, ended.contents) == (10, 0, 0)
+
+
+def test_an_infected_content_is_never_known(by_content: CachedHome) -> None:
+    (by_content.home / "bad").write_bytes(EICAR)
+    for _ in range(2):
+        assert by_content.scan().found == {b"bad"}
+        shutil.copy(by_content.home / "bad", by_content.home / "bad2")
+        (by_content.home / "bad2").unlink()
 
 
 # Attacks

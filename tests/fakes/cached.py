@@ -52,6 +52,7 @@ class CachedHome:
         self.account = Account(uid=uid, gid=uid, name=f"u{uid}", home=os.fsencode(home))
         self.socket_path = socket_path
         self.settle_s = settle_s
+        self.by_content = False
         self.era = era()
         fd = os.open(home, os.O_RDONLY)
         self.filesystems: tuple[int, ...] = (filesystem_type(fd),)
@@ -68,6 +69,7 @@ class CachedHome:
             files=place(header.files),
             groups=place(header.groups),
             contents=place(header.contents),
+            by_content=self.by_content,
             file=opened.fd >= 0,
         )
         return known, opened.fd
