@@ -5,6 +5,9 @@ file, which is then where the record says, whole. A daemon may end over it (afte
 that it believes is worth anything) and is started again, as its unit does; a job that is put off for half a minute
 goes on at the new start at the latest, which is not waited for here.
 
+In the long form each point meets two of the five errors, and the next point the next two, so that every kind of call
+meets all: all five at each point take longer than the 45 minutes that a row may.
+
 A sync that failed comes first: the kernel may have dropped what was to be written, and says "fine" the next time.
 """
 
@@ -114,7 +117,7 @@ def test_an_errno_at_any_point_of_a_deed_loses_nothing(
     faults = [
         (process, at(point, f"error={errno}"), point)
         for process, point in plan
-        for errno in itertools.islice(errnos, amount(quick=1, long=len(ERRNOS)))
+        for errno in itertools.islice(errnos, amount(quick=1, long=2))
     ]
     hits = 0
     for unit, (process, fault, point) in zip(scene.take(deed, len(faults)), faults, strict=True):
@@ -123,7 +126,7 @@ def test_an_errno_at_any_point_of_a_deed_loses_nothing(
         except BaseException as error:
             error.add_note(f"{process}: {fault}: {point}")
             raise
-    assert hits >= amount(quick=2, long=60)
+    assert hits >= amount(quick=2, long=50)
     figure(f"{deed}: {hits} errors")
 
 
