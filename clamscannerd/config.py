@@ -19,6 +19,7 @@ import msgspec
 
 from clamscannerd import globs
 from clamscannerd.config_cache import Cache, cache_place
+from clamscannerd.config_engine import Engine, check_addresses
 from clamscannerd.config_notify import Notify
 from clamscannerd.config_units import Duration, Section, Share, Size, units
 from clamscannerd.errors import ConfigError
@@ -82,25 +83,6 @@ class State(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_findings_per_scan: int = 100_000  # a home with more is beyond file-by-file choice
     max_not_scanned_per_scan: int = 10_000  # paths kept; all are counted
     min_free: Size = Size(16 << 20)  # new jobs are refused below: a scan's findings, and its log of up to 8 MB, fit
-
-
-class Engine(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    sockets: str | tuple[str, ...] = "auto"  # "auto", "private", or clamd addresses
-    clamd_conf: str = "/etc/clamav/clamd.conf"  # of a shared clamd: its limits cannot be asked for
-    clamd: str = "/usr/sbin/clamd"  # of the private engine
-    database: str = "/var/lib/clamav"  # signatures of the private engine
-    temporary: str = ""  # "": a tmpfs of its own where memory permits, else a directory beside its state
-    max_file_size: Size = Size(100 << 20)  # = MaxScanSize: only then is a trimmed archive member reported
-    max_scan_time_s: float = 120.0  # clamd's own default
-    max_threads: int = 10  # clamd's own default
-    first_ping_timeout_s: float = 180.0  # a connect succeeds while clamd still loads gigabytes of signatures
-    ping_timeout_s: float = 20.0  # 60 idle connections were seen to delay a PING by 17 s
-    check_interval_s: float = 5.0  # a lost engine or a new database is noticed within this
-    lost_after_s: float = 120.0  # start_scan is refused when the engine is lost for longer
-    wait_s: float = 600.0  # a running scan waits this long for its engine to come back
-    auto_wait_s: float = 60.0  # for a system clamd that is enabled but does not answer yet
-    courtesy_s: float = 0.02  # a clamd that others use: fewer files at it while a small scan takes longer; 0: never
-    nice: int = 10  # of private engine: status answers stay at 4 ms instead of 14 to 20
 
 
 class Accounts(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -342,15 +324,7 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
     need(most <= _MOST_IGNORED, "ignore.max_entries_per_account", f"at most {_MOST_IGNORED}")
     for key in ("minimum", "max_findings", "max_waiting", "hook_tries"):
         need(getattr(config.notify, key) >= 1, f"notify.{key}", "at least 1")
-    sockets = config.engine.sockets
-    if isinstance(sockets, str):
-        need(sockets in ("auto", "private"), "engine.sockets", '"auto", "private" or a list of addresses')
-    else:
-        need(bool(sockets), "engine.sockets", "at least one address")
-        for address in sockets:
-            need(
-                address.startswith(("/", "tcp://")), "engine.sockets", f'"/path" or "tcp://host:port", got {address!r}'
-            )
+    check_addresses(config.engine, need)
     for name, kind in config.scan_types.items():
         need(
             bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name)), f"scan_types.{name}", "a name of letters, digits, _ . -"

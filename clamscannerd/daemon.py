@@ -30,7 +30,8 @@ from clamscannerd.daemon_listen import listeners
 from clamscannerd.daemon_notify import Notifier
 from clamscannerd.daemon_selftest import tester
 from clamscannerd.daemon_status import Status
-from clamscannerd.engine.sessions import STOP_S, Engines, PrivateEngine, open_engines
+from clamscannerd.engine.privately import STOP_S, PrivateEngine
+from clamscannerd.engine.sessions import Engines, open_engines
 from clamscannerd.engine.unit import UnitEngine
 from clamscannerd.errors import (
     EXIT_RESTART,

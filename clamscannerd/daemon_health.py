@@ -8,12 +8,13 @@ learns of their own home alone; administrators of all, by the directories that h
 Rejected: statvfs of each home (hangs where the home does); asking a worker (there may be no account to start one for).
 """
 
+import math
 import os
 import re
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
@@ -21,6 +22,8 @@ import trio
 
 from clamscannerd import rights
 from clamscannerd.daemon_health_kept import Kept
+from clamscannerd.engine.choice import lags
+from clamscannerd.engine.health import EngineState
 from clamscannerd.launch_homes import is_home
 from clamscannerd.model import Account, Check, EngineInfo, Grade
 from clamscannerd.service.accounts import Accounts
@@ -28,11 +31,17 @@ from clamscannerd.worker import beneath, seal
 
 _OLD_S = 2 * 86_400.0  # freshclam's usual interval is hours
 _CURE_HOMES = 'if they are writable for their users: "HOMES OUTSIDE OF /HOME" in clamscannerd(8)'
-_CURE_UNKNOWN = "or name its clamd.conf in engine.clamd_conf, so that its settings are known"
+_CURE_UNKNOWN = "or name its clamd.conf in engine.clamd_conf, or engine.confs, so that its settings are known"
 _CURE_SOCKET = (
     "in clamd.conf LocalSocketMode 660 and LocalSocketGroup clamav (in clamav-daemon.socket SocketMode=0660), then"
     " adduser clamscannerd clamav, and the mail server's user too; or EnableShutdownCommand no from clamd 1.5 on;"
     ' or engine.sockets = "private"'
+)
+_CURE_MEMBER = "see that it runs and can be reached; its address stands in engine.sockets"
+_CURE_OLDER = "run freshclam there; engine.max_signature_lag leaves out what is too far behind"
+_CLEAR = (
+    "The clamd at {} is reached over TCP, in the clear: who is between can read what is scanned and forge what is said"
+    ' of it; "ENGINES ON OTHER MACHINES" in clamscannerd(8).'
 )
 _OLDEST_CLAMD = (1, 0)  # the oldest with which the tests were run; older ones get no signatures any more
 _SECONDARY = "workers are held by their uid and the other seals"
@@ -63,7 +72,8 @@ class Engines(Protocol):
     """engine/sessions.Engines: all of them together, and each by itself."""
 
     def state(self) -> Engine: ...
-    def states(self) -> Sequence[Engine]: ...
+    def states(self) -> Sequence[EngineState]: ...
+    def usable(self) -> Sequence[EngineState]: ...
 
 
 class Health:
@@ -84,7 +94,7 @@ class Health:
         engine = self._engines.state()
         found = [
             *engine_checks(engine, time.time()),
-            *(await self._sockets() if whose == "all" else ()),
+            *(await self._each() if whose == "all" else ()),
             *await self._kept.checks(whose, engine.info.database_time),
             homes_check([os.fsdecode(home) for home in homes], read_only_mounts()),
             *kernel_checks(),
@@ -95,11 +105,15 @@ class Health:
         ]
         return sorted(found, key=lambda check: list(Grade).index(check.grade))
 
-    async def _sockets(self) -> list[Check]:
-        """Of clamds that are not ours."""
-        states = [one for one in self._engines.states() if one.shared and one.address.startswith("/")]
-        modes = await trio.to_thread.run_sync(lambda: [_mode(one.address) for one in states])
-        return [socket_check(one.address, mode, one.shutdown) for one, mode in zip(states, modes, strict=True)]
+    async def _each(self) -> list[Check]:
+        """Each engine by itself, and the sockets of clamds that are not ours."""
+        states = self._engines.states()
+        local = [one for one in states if one.shared and not one.remote]
+        modes = await trio.to_thread.run_sync(lambda: [_mode(one.address) for one in local])
+        return [
+            *member_checks(states, {one.address for one in self._engines.usable()}, time.time()),
+            *(socket_check(one.address, mode, one.shutdown) for one, mode in zip(local, modes, strict=True)),
+        ]
 
 
 def engine_checks(engine: Engine, now: float) -> list[Check]:
@@ -123,6 +137,36 @@ def engine_checks(engine: Engine, now: float) -> list[Check]:
         cure = f'engine.sockets = "private" has none of these; {change}'
         found.append(Check(id="engine.blind", grade=Grade.WARNING, message=" ".join(info.blind), cure=cure))
     return found
+
+
+def member_checks(states: Sequence[EngineState], used: Collection[str], now: float) -> list[Check]:
+    """Pure: where there are several engines, or one on another machine. `used`: addresses that scans are given."""
+    found = [
+        Check(id="engine.remote", grade=Grade.OK, message=_CLEAR.format(one.address)) for one in states if one.remote
+    ]
+    if len(states) == 1:
+        return found
+    behind = lags(states, now)
+    for one in states:
+        at = f"The clamd at {one.address}"
+        if one.kind != "ready":
+            words = f"{at} is not used: {one.reason}"
+            found.append(Check(id="engine.member", grade=Grade.WARNING, message=words, cure=_CURE_MEMBER))
+            continue
+        words = f"{at} is {one.info.version}/{one.info.database}, for files of up to {one.max_file_size >> 20} MiB"
+        lag = behind.get(one.address, 0.0)
+        if lag:
+            words += f"; its signatures are {_behind(lag)} the newest of the others"
+        if one.address not in used:
+            words += ", and it is left out"
+        late = lag > _OLD_S or one.address not in used
+        grade, cure = (Grade.WARNING, _CURE_OLDER) if late else (Grade.OK, "")
+        found.append(Check(id="engine.member", grade=grade, message=f"{words}.", cure=cure))
+    return found
+
+
+def _behind(lag: float) -> str:
+    return "none of the official ones, unlike" if lag == math.inf else f"{lag / 86_400:.1f} days behind"
 
 
 def _away(engine: Engine) -> Check:

@@ -7,7 +7,8 @@ import msgspec
 
 from clamscannerd.cache.files import CacheLimits
 from clamscannerd.config import Config
-from clamscannerd.engine.sessions import Engines, EngineSettings
+from clamscannerd.engine.privately import EngineSettings
+from clamscannerd.engine.sessions import Engines
 from clamscannerd.globs import quoted
 from clamscannerd.model import IgnoreKind
 from clamscannerd.pipeline.cached import FILESYSTEMS, CacheSettings
@@ -152,6 +153,8 @@ def engine_settings(config: Config, started_with: Config | None = None) -> Engin
     return EngineSettings(
         sockets=engine.sockets,
         clamd_conf=engine.clamd_conf,
+        confs=engine.confs,
+        max_signature_lag_s=engine.max_signature_lag,
         database=engine.database,
         max_file_size=engine.max_file_size,
         max_scan_time_s=engine.max_scan_time_s,

@@ -262,7 +262,8 @@ class Scan(Frozen, frozen=True, kw_only=True):
 
 class Finding(Frozen, frozen=True, kw_only=True):
     """One infected file that a scan found. `mailbox`: messages in the mailbox that it is, infected or not, 0 when their
-    number is unknown; None: it is no mailbox. `owner`: the file's uid; None: not known."""
+    number is unknown; None: it is no mailbox. `owner`: the file's uid, `engine`: the one that found it, without what it
+    is blind to; None: not known."""
 
     id: int
     scan_id: int
@@ -273,6 +274,7 @@ class Finding(Frozen, frozen=True, kw_only=True):
     found_at: float
     mailbox: int | None = None
     owner: int | None = None
+    engine: EngineInfo | None = None
 
 
 class MailMessage(Frozen, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -69,6 +69,9 @@ LIMIT_PREFIX = "Heuristics.Limits.Exceeded"
 ENCRYPTED_PREFIX = "Heuristics.Encrypted."
 """1.4.6 has Zip, RAR, 7Zip, EGG and PDF."""
 
+SIZE_LIMIT_EXCEEDED = "INSTREAM size limit exceeded."
+"""More than StreamMaxLength was streamed: not scanned, and the session ends."""
+
 _TIMED_OUT = b"COMMAND READ TIMED OUT"
 _REPLY = re.compile(rb"([1-9][0-9]{0,9}): (?:fd\[[0-9]{1,10}\]|stream): (?:(OK)|(.*[^ ]) (FOUND|ERROR))", re.DOTALL)
 _PONG = re.compile(rb"([1-9][0-9]{0,9}): PONG")

@@ -15,28 +15,29 @@ INSTREAM is not: so a ready engine whose scan is late is busy, not lost.
 `since` of an engine that is not ready is when it stopped being ready, whatever it went through after that: an
 engine that comes and goes is lost for as long as nobody could use it.
 
-A nonblocking connect to a Unix socket whose backlog is full says EAGAIN and never becomes writable *connected*; so the
-connect is tried again until the caller's deadline (trio's own would take it for connected).
+An engine on another machine is asked in the same way, over TCP. Nobody can look at its database, so its `generation`
+has a "?" where a digest of the files would stand: what is not signed officially may change there unseen.
 """
 
 import logging
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Literal
 
 import msgspec
 import trio
 
+from clamscannerd.addresses import is_remote
 from clamscannerd.engine import clamdconf, control
 from clamscannerd.engine.clamproto import HANDSHAKE, HANDSHAKE_REPLY, INSTREAM, INSTREAM_END, Reply, ReplyKind, Session
+from clamscannerd.engine.dialing import open_socket
 from clamscannerd.errors import ConfigError, EngineLost, RemoteProtocolError
 from clamscannerd.model import EngineInfo
 
 Kind = Literal["starting", "loading", "ready", "lost"]
 
-_CONNECT_PAUSE_S = 0.02
 _RECEIVE_BYTES = 4096
 _SETTLE_S = 60.0  # beyond SelfCheck, for the loading itself: a minute loads the official database on slow disks
 
@@ -93,6 +94,11 @@ class EngineState(msgspec.Struct, frozen=True, kw_only=True):
     cure: tuple[str, ...] = ()
     shutdown: bool = True
     settings: str = ""
+
+    @property
+    def remote(self) -> bool:
+        """Reached over TCP."""
+        return is_remote(self.address)
 
     def warnings(self) -> tuple[str, ...]:
         """Sentences for the `warnings` of answers: what verdicts of this engine do not cover."""
@@ -201,6 +207,8 @@ class Member:
         """In a thread: what it says it is, and what its files say."""
         limits = self._load_limits()
         version = control.version(self.state.address, self.timeouts.ping_s)
+        if self.state.remote:
+            return version, control.Fingerprint(digest="?"), limits
         return version, control.fingerprint(limits.database), limits
 
     def _be_ready(self, version: control.Version, fingerprint: control.Fingerprint, limits: Limits) -> None:
@@ -251,32 +259,13 @@ class Member:
         self._changed()
 
 
-def combined(states: Sequence[EngineState]) -> EngineState:
-    """What holds for all of these ready engines."""
-    if len(states) == 1:
-        return states[0]
-    blind = tuple(dict.fromkeys(sentence for state in states for sentence in state.info.blind))
-    cure = tuple(dict.fromkeys(line for state in states for line in state.cure))
-    size = min(state.max_file_size for state in states)
-    return msgspec.structs.replace(
-        states[0],
-        info=msgspec.structs.replace(states[0].info, blind=blind, max_file_size=size),
-        signatures=all(state.signatures for state in states),
-        max_file_size=size,
-        max_threads=sum(state.max_threads for state in states),
-        shared=any(state.shared for state in states),
-        generation=" ".join(state.generation for state in states),
-        read_timeout_s=min(state.read_timeout_s for state in states),
-        cure=cure,
-        shutdown=any(state.shutdown for state in states),
-        settings=" ".join(state.settings for state in states) if all(state.settings for state in states) else "",
-    )
-
-
-def limits_of(conf: clamdconf.ClamdConf) -> Limits:
-    """What a clamd.conf means for scanning."""
+def limits_of(conf: clamdconf.ClamdConf, *, remote: bool = False) -> Limits:
+    """What a clamd.conf means for scanning. `remote`: contents are streamed, and StreamMaxLength bounds them too."""
+    most = clamdconf.max_file_size(conf)
+    if remote and conf.stream_max_length:
+        most = min(most, conf.stream_max_length)
     return Limits(
-        max_file_size=clamdconf.max_file_size(conf),
+        max_file_size=most,
         max_threads=conf.max_threads,
         read_timeout_s=conf.read_timeout_s,
         self_check_s=conf.self_check_s,
@@ -284,21 +273,28 @@ def limits_of(conf: clamdconf.ClamdConf) -> Limits:
         blind=clamdconf.blind(conf),
         cure=clamdconf.cure(conf),
         shutdown=conf.enable_shutdown,
-        settings=conf.settings,
+        settings="" if remote else conf.settings,  # of a copy: it does not say when they change
     )
 
 
-def shared_limits(address: str, clamd_conf: str) -> Limits:
-    """Limits of somebody else's clamd, from the file that configures it; cautious ones where that is not known."""
+def shared_limits(address: str, clamd_conf: str, confs: Mapping[str, str]) -> Limits:
+    """Limits of somebody else's clamd, from the file that configures it; cautious ones where that is not known.
+
+    `confs`: files by address, of engines whose file is not `clamd_conf`; of another machine's engine it is a copy.
+    """
+    remote, path = is_remote(address), confs.get(address, clamd_conf)
     try:
-        conf = control.read_conf(clamd_conf)
+        conf = control.read_conf(path)
     except ConfigError as error:
         cause = str(error)
     else:
-        if conf.local_socket is not None and control.same_socket(conf.local_socket, address):
-            return limits_of(conf)
-        cause = f"{clamd_conf} is of another clamd"
-    assumed = limits_of(clamdconf.ClamdConf(max_file_size=clamdconf.ASSUMED_MAX_FILE_BYTES))
+        own = conf.local_socket is not None and control.same_socket(conf.local_socket, address)
+        if address in confs or (own and not remote):
+            return limits_of(conf, remote=remote)
+        cause = f"{path} is of another clamd"
+    if remote and address not in confs:
+        cause = "engine.confs does not name a copy of its clamd.conf"
+    assumed = limits_of(clamdconf.ClamdConf(max_file_size=clamdconf.ASSUMED_MAX_FILE_BYTES), remote=remote)
     unknown = f"The settings of the clamd at {address} are not known ({cause}): they are taken to be clamd's defaults."
     return msgspec.structs.replace(assumed, blind=(unknown, *assumed.blind), cure=(), settings="")
 
@@ -313,23 +309,6 @@ def limits_in(clamd_conf: str, otherwise: Limits) -> Limits:
         return limits_of(control.read_conf(clamd_conf))
     except ConfigError:
         return otherwise
-
-
-async def open_socket(path: str) -> socket.socket:
-    """A nonblocking socket connected to `path`; waits while the listener's backlog is full. Raises EngineLost."""
-    with ExitStack() as stack:
-        sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
-        while True:
-            try:
-                sock.connect(path)
-            except BlockingIOError:
-                await trio.sleep(_CONNECT_PAUSE_S)
-            except OSError as error:
-                raise EngineLost(f"cannot connect to clamd at {path}: {error.strerror or error}") from None
-            else:
-                await trio.lowlevel.checkpoint()
-                stack.pop_all()
-                return sock
 
 
 async def answers(path: str) -> None:

@@ -1,4 +1,4 @@
-"""The list of engines: which ones, sessions to hand out, and the life of the private one. [daemon, trio]
+"""The list of engines: which ones there are, and sessions to hand out. [daemon, trio]
 
 `open_engines` returns at once and looks for its engines in the background: READY never waits for an engine. What is
 wanted is decided once, at start (contract: Starting it):
@@ -8,83 +8,49 @@ wanted is decided once, at start (contract: Starting it):
                         within auto_wait_s; else private
     sockets = "private" our own on the system's signatures, or on the built-in test signature while there are none
 
-The private engine is looked after: started, started again with growing pauses when it ended or hangs, and changed over
-from the test signature as soon as real ones appear. A change-over ends the old process first, so no session of
-the old kind outlives it, and `open_session` gives up a session whose engine was replaced while it was opened: what
-`state().signatures` says right after `open_session` is true of that session.
+The private engine's life is privately.py's. `open_session` gives up a session whose engine was replaced while it was
+opened: what `state().signatures` says right after `open_session` is true of that session.
 
-Several engines are served in turn; `state()` is then what holds for whichever gives the next session. Nothing here
-retries for a caller: `open_session` tries once, `wait_ready` and `wait_changed` wait. Rejected: a pool of idle
-sessions (clamd ends them, and counts them against MaxQueue), and counting open sessions (they live in the workers).
+Several engines are served in turn to whoever wants one session; a scan takes one with each (`usable`, `open_at`), and
+its worker sends each file where the least waits. `state()` is what holds for whichever gives the next session. Nothing
+here waits for a caller: `open_session` tries each engine once, `wait_ready` and `wait_changed` wait. Rejected: a pool
+of idle sessions (clamd ends them, and counts them against MaxQueue), and counting open sessions (they live in the
+workers).
 """
 
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 import trio
 
-from clamscannerd.engine import clamdconf, control
+from clamscannerd.engine import choice, clamdconf, control
+from clamscannerd.engine.choice import combined
 from clamscannerd.engine.clamproto import Reply
 from clamscannerd.engine.health import (
     EngineState,
-    Limits,
     Member,
     Timeouts,
     answers,
-    combined,
-    limits_in,
     limits_of,
     scan_content,
     shared_limits,
 )
-from clamscannerd.engine.private import PrivatePaths, clamd_conf, has_signatures
-from clamscannerd.errors import EngineLost, SpawnRefused
+from clamscannerd.engine.privately import (
+    FIRST_PAUSE_S,
+    EngineSettings,
+    PrivateEngine,
+    PrivateLife,
+    wanted_kind,
+)
+from clamscannerd.errors import EngineLost
 from clamscannerd.model import EngineInfo
 from clamscannerd.stop import Stop
 
-PrivateKind = Literal["signatures", "builtin"]
-
-FIRST_PAUSE_S = 0.1  # before the second look at an engine that is not ready; doubles up to check_interval_s
-FIRST_BACKOFF_S = 0.5  # before the private engine is started again; doubles
-MAX_BACKOFF_S = 60.0
-STABLE_S = 60.0  # ready for so long: the next end is not the same fault again
-SOCKET_GRACE_S = 30.0  # from start to listening: 0.2 s with 150,000 signatures, which are read first
-STOP_S = 5.0
 _RANK = {"ready": 0, "loading": 1, "starting": 2, "lost": 3}
-
-
-class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Plain values; names, meanings and defaults are those of config.Engine."""
-
-    sockets: str | tuple[str, ...] = "auto"
-    clamd_conf: str = "/etc/clamav/clamd.conf"
-    database: str = "/var/lib/clamav"
-    max_file_size: int = 100 << 20
-    max_scan_time_s: float = 120.0
-    max_threads: int = 10
-    first_ping_timeout_s: float = 180.0
-    ping_timeout_s: float = 20.0
-    check_interval_s: float = 5.0
-    auto_wait_s: float = 60.0
-
-
-class PrivateEngine(Protocol):
-    """The private engine's process, as the monitor or a unit provides it."""
-
-    async def start(self, kind: PrivateKind) -> None:
-        """Returns when the process exists. Raises SpawnRefused."""
-
-    async def stop(self) -> None:
-        """Returns when there is none (any more)."""
-
-    def running(self) -> bool: ...
-    def address(self, kind: PrivateKind) -> str: ...
-    def conf(self, kind: PrivateKind) -> str | None:
-        """The file that it is configured by, where that can change while we run; None: by our settings."""
 
 
 class EnginesStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,16 +68,16 @@ class Engines:
     """What jobs see. Made by `open_engines`."""
 
     def __init__(self, settings: EngineSettings, stop: Stop | None = None) -> None:
-        self._settings = settings
+        self.settings = settings
         self._stop = stop or Stop()
-        self._timeouts = Timeouts(first_ping_s=settings.first_ping_timeout_s, ping_s=settings.ping_timeout_s)
+        self.timeouts = Timeouts(first_ping_s=settings.first_ping_timeout_s, ping_s=settings.ping_timeout_s)
         self._members: list[Member] = []
         self._changed = trio.Event()
         self._wake = trio.Event()
         self._search = trio.CancelScope()
         self._turn = 0
         self._sessions_opened = 0
-        self._private_starts = 0
+        self.private_starts = 0
         self._none = EngineState(
             kind="starting",
             since=time.time(),
@@ -129,48 +95,60 @@ class Engines:
 
     def state(self) -> EngineState:
         """What holds for whichever engine gives the next session; without a usable one, the most hopeful."""
-        states = [member.state for member in self._members]
-        ready = [state for state in states if state.kind == "ready"]
-        if ready:
+        if ready := self.usable():
             return combined(ready)
+        states = [member.state for member in self._members]
         return min(states, key=lambda state: _RANK[state.kind], default=self._none)
 
     def states(self) -> tuple[EngineState, ...]:
         """Each engine by itself."""
         return tuple(member.state for member in self._members)
 
-    def in_flight_budget(self, cores: int, configured: int) -> int:
-        """Files at the engines at once, over all scans. `configured` is the operator's own number, 0 for ours.
+    def usable(self) -> tuple[EngineState, ...]:
+        """Each that gives sessions now: ready, and its signatures new enough."""
+        return choice.usable(self.states(), self.settings.max_signature_lag_s, time.time())
 
-        Ours: MaxThreads, or 4 a core where that is less; on a shared clamd two thirds of MaxThreads at most, so
-        that mail is still scanned.
-        """
-        if configured > 0:
-            return configured
-        state = self.state()
-        budget = min(state.max_threads, 4 * cores)
-        if state.shared:
-            budget = min(budget, state.max_threads * 2 // 3)
-        return max(1, budget)
+    def in_flight_budget(self, cores: int, configured: int) -> int:
+        """Files at the engines at once, over all scans. `configured` is the operator's own number, 0 for ours."""
+        return configured if configured > 0 else choice.budget(self.usable() or (self.state(),), cores)
+
+    def threads(self, address: str, cores: int) -> int:
+        """Of one engine: its part of that."""
+        return choice.budget([state for state in self.states() if state.address == address], cores)
 
     async def open_session(self) -> socket.socket:
-        """A session, proven responsive, from the next ready engine. Raises EngineLost. See Member.open_session."""
-        ready = [member for member in self._members if member.state.kind == "ready"]
-        if not ready:
-            raise EngineLost(f"cannot open a session: {self.state().reason}")
+        """A session, proven responsive, from the next usable engine that gives one. Raises EngineLost.
+
+        See Member.open_session.
+        """
+        addresses = [state.address for state in self.usable()]
         self._turn += 1
-        member = ready[self._turn % len(ready)]
+        error = EngineLost(f"cannot open a session: {self.state().reason}")
+        for place in range(len(addresses)):
+            try:
+                sock, _ = await self.open_at(addresses[(self._turn + place) % len(addresses)])
+            except EngineLost as cause:
+                error = cause
+            else:
+                return sock
+        raise error
+
+    async def open_at(self, address: str) -> tuple[socket.socket, EngineState]:
+        """A session of this engine, proven responsive, and what holds for it. Raises EngineLost."""
+        member = next((member for member in self._members if member.state.address == address), None)
+        if member is None or member.state.kind != "ready":
+            raise EngineLost(f"cannot open a session: {self.state().reason if member is None else member.state.reason}")
         try:
             sock = await member.open_session()
         except EngineLost:
-            self._look_now()
+            self.look_now()
             raise
-        # No await from here to the caller: state() must be true of this session.
+        # No await from here to the caller: the state must be true of this session.
         if member not in self._members:
             sock.close()
             raise EngineLost("cannot open a session: the engine was replaced meanwhile")
         self._sessions_opened += 1
-        return sock
+        return sock, member.state
 
     async def scan(self, content: bytes) -> Reply:
         """What the next ready engine says of some bytes. Raises EngineLost."""
@@ -193,11 +171,16 @@ class Engines:
             await self._changed.wait()
         return state
 
-    async def look(self) -> EngineState:
-        """The state, with all that are ready asked anew."""
-        for member in [one for one in self._members if one.state.kind == "ready"]:
-            await member.check()
-        return self.state()
+    def changed(self) -> trio.Event:
+        """Set at the next change of any engine's state, also of one that changes nothing for all together."""
+        return self._changed
+
+    async def look(self) -> tuple[EngineState, ...]:
+        """Each engine by itself, when all that are ready were asked anew."""
+        async with trio.open_nursery() as nursery:
+            for member in [one for one in self._members if one.state.kind == "ready"]:
+                nursery.start_soon(member.check)
+        return self.states()
 
     def statistics(self) -> EnginesStatistics:
         return EnginesStatistics(
@@ -206,7 +189,7 @@ class Engines:
             sessions_opened=self._sessions_opened,
             checks=sum(member.checks for member in self._members),
             failures=sum(member.failures for member in self._members),
-            private_starts=self._private_starts,
+            private_starts=self.private_starts,
         )
 
     def reload(self, settings: EngineSettings) -> None:
@@ -214,14 +197,14 @@ class Engines:
 
         Sessions that were handed out stay with the engine that they are of.
         """
-        old, self._settings = self._settings, settings
-        self._timeouts = Timeouts(first_ping_s=settings.first_ping_timeout_s, ping_s=settings.ping_timeout_s)
+        old, self.settings = self.settings, settings
+        self.timeouts = Timeouts(first_ping_s=settings.first_ping_timeout_s, ping_s=settings.ping_timeout_s)
         for member in self._members:
-            member.timeouts = self._timeouts
+            member.timeouts = self.timeouts
         auto = settings.sockets == "auto"
         if settings.sockets != old.sockets or (auto and settings.clamd_conf != old.clamd_conf):
             self._search.cancel()
-        self._look_now()
+        self.look_now()
 
     async def run(self, private: PrivateEngine | None) -> None:
         """Find the engines and look after them, for ever."""
@@ -229,33 +212,35 @@ class Engines:
             with trio.CancelScope() as self._search:
                 await self._run(private)
                 await trio.sleep_forever()
-            if isinstance(self._settings.sockets, str):
+            if isinstance(self.settings.sockets, str):
                 self._members = []
                 self._say_none("starting", "An engine is being looked for.")
 
     async def _run(self, private: PrivateEngine | None) -> None:
-        sockets = self._settings.sockets
+        sockets = self.settings.sockets
         if sockets == "auto":
             sockets = "private" if (system := await self._find_system()) is None else (system,)
         if isinstance(sockets, str):
-            await self._run_private(private)
-            return
+            if private is None:
+                self._say_none("lost", "cannot use an engine: none answers, and a private one is not set up")
+                return
+            await PrivateLife(self, private, self._stop).run()
         kept = {member.state.address: member for member in self._members if member.state.shared}
-        self._replace([kept.get(address) or self._shared(address) for address in sockets])
+        self.take_over([kept.get(address) or self._shared(address) for address in sockets])
         async with trio.open_nursery() as nursery:
             for member in self._members:
-                if member.state.kind != "lost":
-                    nursery.start_soon(self._watch, member)
+                nursery.start_soon(self._watch, member)
 
     async def _find_system(self) -> str | None:
         """The system's clamd, if there is one to wait for."""
-        if (path := await trio.to_thread.run_sync(control.system_socket, self._settings.clamd_conf)) is None:
+        path = await trio.to_thread.run_sync(control.system_socket, self.settings.clamd_conf)
+        if path is None:
             return None
         enabled = await trio.to_thread.run_sync(control.system_clamd_enabled)
         # Without signatures it does not start, however enabled it is: Debian's units wait for them.
-        enabled = enabled and await self._wanted_kind() == "signatures"
+        enabled = enabled and await wanted_kind(self.settings.database) == "signatures"
         self._say_none("starting", f"The system's clamd at {path} is waited for.")
-        with trio.move_on_after(self._settings.auto_wait_s):
+        with trio.move_on_after(self.settings.auto_wait_s):
             while True:
                 try:
                     await answers(path)
@@ -264,124 +249,50 @@ class Engines:
                         return None
                 else:
                     return path
-                await trio.sleep(min(1.0, self._settings.check_interval_s))
+                await trio.sleep(min(1.0, self.settings.check_interval_s))
         return None
 
     def _shared(self, address: str) -> Member:
-        member = Member(
+        return Member(
             address,
             shared=True,
             signatures=True,
-            timeouts=self._timeouts,
-            load_limits=lambda: shared_limits(address, self._settings.clamd_conf),
-            changed=self._tell,
+            timeouts=self.timeouts,
+            load_limits=lambda: shared_limits(address, self.settings.clamd_conf, self.settings.confs),
+            changed=self.tell,
             limits=limits_of(clamdconf.ClamdConf(max_file_size=clamdconf.ASSUMED_MAX_FILE_BYTES)),
         )
-        if not address.startswith("/"):
-            member.lose(
-                f"cannot use clamd at {address}: files pass through Unix sockets only, TCP is not supported yet"
-            )
-        return member
 
     async def _watch(self, member: Member) -> None:
         pause_s = FIRST_PAUSE_S
         while True:
             await member.check()
-            pause_s = await self._pause(member, pause_s)
+            pause_s = await self.pause(member, pause_s)
 
-    async def _pause(self, member: Member, pause_s: float) -> float:
+    async def pause(self, member: Member, pause_s: float) -> float:
         """Until the next look; the pause after that."""
-        interval_s = self._settings.check_interval_s
+        interval_s = self.settings.check_interval_s
         pause_s = interval_s if member.state.kind == "ready" else min(pause_s, interval_s)
         wake = self._wake
         with trio.move_on_after(pause_s):
             await wake.wait()
         return pause_s * 2 if member.state.kind != "ready" else FIRST_PAUSE_S
 
-    async def _run_private(self, private: PrivateEngine | None) -> None:
-        if private is None:
-            self._say_none("lost", "cannot use an engine: none answers, and a private one is not set up")
-            return
-        backoff_s = FIRST_BACKOFF_S
-        kind: PrivateKind | None = None
-        while True:
-            wanted = await self._wanted_kind()
-            if wanted != kind:
-                kind, backoff_s = wanted, FIRST_BACKOFF_S
-                self._replace([self._private(private, kind)])
-            member = self._members[0]
-            try:
-                self._private_starts += 1
-                await private.start(kind)
-                reason = await self._watch_private(private, member, kind)
-            except SpawnRefused as error:
-                reason = str(error)
-            finally:
-                with self._stop.shield(STOP_S):
-                    await private.stop()
-            if not reason:
-                continue
-            state = member.state
-            if state.kind == "ready" and time.monotonic() - state.steady_since > STABLE_S:
-                backoff_s = FIRST_BACKOFF_S
-            member.lose(reason)
-            await trio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
-
-    async def _watch_private(self, private: PrivateEngine, member: Member, kind: PrivateKind) -> str:
-        """Returns why it is to be started again; "" when it is to be changed over."""
-        started, pause_s = trio.current_time(), FIRST_PAUSE_S
-        while True:
-            await member.check()
-            if not private.running():
-                return "The private engine ended; its own messages, before this, say why."
-            if kind == "builtin" and await self._wanted_kind() != kind:
-                return ""
-            late = trio.current_time() - started > SOCKET_GRACE_S
-            hangs = member.state.kind == "lost" and not member.gone
-            if hangs or (member.gone and late):
-                return member.state.reason
-            pause_s = await self._pause(member, pause_s)
-
-    async def _wanted_kind(self) -> PrivateKind:
-        names = await trio.to_thread.run_sync(control.database_names, self._settings.database)
-        return "signatures" if has_signatures(names) else "builtin"
-
-    def _private(self, private: PrivateEngine, kind: PrivateKind) -> Member:
-        settings, address, conf = self._settings, private.address(kind), private.conf(kind)
-        signatures = kind == "signatures"
-        text = clamd_conf(
-            PrivatePaths(socket=address, temporary="/", database=settings.database if signatures else "/nonexistent"),
-            max_file_size=settings.max_file_size,
-            max_threads=settings.max_threads,
-            max_scan_time_s=settings.max_scan_time_s,
-        )
-        limits: Limits = limits_of(clamdconf.read(text))
-        return Member(
-            address,
-            shared=False,
-            signatures=signatures,
-            timeouts=self._timeouts,
-            load_limits=lambda: limits if conf is None else limits_in(conf, limits),
-            changed=self._tell,
-            limits=limits,
-        )
-
-    def _replace(self, members: Sequence[Member]) -> None:
+    def take_over(self, members: Sequence[Member]) -> None:
         self._members = list(members)
-        self._tell()
+        self.tell()
 
     def _say_none(self, kind: Literal["starting", "lost"], reason: str) -> None:
         if kind == "starting":
             self._none = msgspec.structs.replace(self._none, since=time.time(), steady_since=time.monotonic())
         self._none = msgspec.structs.replace(self._none, kind=kind, reason=reason)
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
-    def _look_now(self) -> None:
+    def look_now(self) -> None:
         self._wake.set()
         self._wake = trio.Event()
 

@@ -17,8 +17,8 @@ from contextlib import closing
 
 import trio
 
-from clamscannerd.engine.health import open_socket
-from clamscannerd.engine.sessions import PrivateKind
+from clamscannerd.engine.dialing import open_socket
+from clamscannerd.engine.privately import PrivateKind
 from clamscannerd.errors import EngineLost
 
 SHUTDOWN = b"zSHUTDOWN\0"

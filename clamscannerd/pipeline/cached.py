@@ -6,13 +6,17 @@ check that began after its session was opened has seen the same; likewise after 
 to the disk, where it outlives an interruption. When the database or anything else that a verdict rests on changes under
 a scan, the rest of what that says is not kept: what is at the engine just then is of the one or of the other.
 
+A scan may use several engines. What is known, and kept, is what those say that rest on the same: of all that the scan
+begins with, the ones with the newest signatures. The worker is told which these are (Terms.kept), and of the others'
+verdicts nothing is learned. An engine on another machine is never one of them: what it rests on cannot be seen.
+
 Nothing here fails a scan: without a directory that can be written to, files are scanned as if never seen.
 """
 
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -55,8 +59,8 @@ class CacheSettings(Frozen, frozen=True, kw_only=True):
 class Engines(Protocol):
     """What is needed of pipeline/engineview.EngineView."""
 
-    def view(self) -> EngineState: ...
-    async def look(self) -> EngineState: ...
+    def states(self) -> Sequence[EngineState]: ...
+    async def look(self) -> Sequence[EngineState]: ...
 
 
 class VerdictCache:
@@ -81,15 +85,17 @@ class KeptVerdicts:
         self._era: Era | None = None  # None: nothing is kept, from here on
         self._present: Era | None = None
         self._spool: Spool | None = None
+        self._relied: set[str] = set()  # addresses of the engines whose verdicts count
         self._checked = False
         self._waiting: list[Verified] = []
         self._waiting_bytes = 0
 
-    async def begin(self, engine: EngineState) -> tuple[Known | None, int]:
+    async def begin(self, engines: Sequence[EngineState]) -> tuple[Known | None, int]:
         """Before each attempt: what the worker is told, and the fd of its file (-1: none), the caller's to close."""
         self._close()
         now, cache = time.time(), self._cache
-        era = era_of(engine, now) if cache is not None and cache.settings.enabled else None
+        era = _newest(engines, now) if cache is not None and cache.settings.enabled else None
+        self._relied = {engine.address for engine in engines if era is not None and _rests_on(engine, era)}
         self._present, self._era, self._checked = era, None, False
         self._waiting, self._waiting_bytes = [], 0
         if cache is None or era is None:
@@ -123,7 +129,7 @@ class KeptVerdicts:
         """What the worker says is clean."""
         if self._cache is None or self._era is None:
             return
-        if not self._is_same(self._cache.engines.view()):
+        if not self._is_same(self._cache.engines.states()):
             self._forget()
         elif self._checked:
             await self._add([said])
@@ -144,12 +150,18 @@ class KeptVerdicts:
                 await self._add(waiting)
 
     def replaced(self, engine: EngineState) -> bool:
-        """The worker gets a new session. Whether what it was told of the engine still holds; `check` is due then."""
-        if self._era is not None and not self._is_same(engine):
+        """The worker gets a new session. Whether what it was told of this engine still holds; `check` is due then."""
+        relied, same = engine.address in self._relied, self._present is not None and _rests_on(engine, self._present)
+        if relied and not same:
             self._forget()
+        elif same:
+            self._relied.add(engine.address)
         self._checked = False
-        era = era_of(engine, 0.0)
-        return era is not None and self._present is not None and era.basis == self._present.basis
+        return same or not relied
+
+    def counts(self, engine: EngineState) -> bool:
+        """Whether verdicts of this engine are learned."""
+        return self._era is not None and engine.address in self._relied
 
     async def end(self) -> None:
         """After the scan, when it ended by itself."""
@@ -166,9 +178,9 @@ class KeptVerdicts:
 
         await self._try(merge)
 
-    def _is_same(self, engine: EngineState) -> bool:
-        now = era_of(engine, 0.0)
-        return self._era is not None and now is not None and now.basis == self._era.basis
+    def _is_same(self, engines: Sequence[EngineState]) -> bool:
+        era, now = self._era, {engine.address: engine for engine in engines}
+        return era is not None and all(at in now and _rests_on(now[at], era) for at in self._relied)
 
     def _forget(self) -> None:
         self._era, self._waiting = None, []
@@ -200,6 +212,17 @@ class KeptVerdicts:
         if self._spool is not None:
             self._spool.close()
             self._spool = None
+
+
+def _newest(engines: Sequence[EngineState], now: float) -> Era | None:
+    """Of those that give one."""
+    eras = [era for engine in engines if (era := era_of(engine, now)) is not None]
+    return max(eras, key=lambda era: (era.database_time, era.database), default=None)
+
+
+def _rests_on(engine: EngineState, era: Era) -> bool:
+    now = era_of(engine, 0.0)
+    return now is not None and now.basis == era.basis
 
 
 def _place(table: Table) -> Place:

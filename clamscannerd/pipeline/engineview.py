@@ -1,6 +1,7 @@
 """The engines as a job sees them: a session when there is one to be had, waiting while there is none. [daemon]"""
 
 import socket
+from collections.abc import Sequence
 from typing import Protocol
 
 import trio
@@ -24,6 +25,8 @@ class EngineState(Protocol):
     @property
     def shared(self) -> bool: ...
     @property
+    def address(self) -> str: ...
+    @property
     def generation(self) -> str: ...
     @property
     def settings(self) -> str: ...
@@ -33,11 +36,16 @@ class Engines(Protocol):
     """What engine/sessions.py gives to jobs."""
 
     def state(self) -> EngineState: ...
+    def states(self) -> Sequence[EngineState]: ...
+    def usable(self) -> Sequence[EngineState]: ...
+    def changed(self) -> trio.Event: ...
     def in_flight_budget(self, cores: int, configured: int) -> int: ...
+    def threads(self, address: str, cores: int) -> int: ...
     async def open_session(self) -> socket.socket: ...
     async def scan(self, content: bytes) -> object: ...
+    async def open_at(self, address: str) -> tuple[socket.socket, EngineState]: ...
     async def wait_ready(self, timeout_s: float) -> None: ...
-    async def look(self) -> EngineState: ...
+    async def look(self) -> Sequence[EngineState]: ...
 
 
 class EngineView:
@@ -67,8 +75,12 @@ class EngineView:
     def view(self) -> EngineState:
         return self._engines.state()
 
-    async def look(self) -> EngineState:
-        """What holds, seen afresh."""
+    def states(self) -> Sequence[EngineState]:
+        """Of each engine, usable or not."""
+        return self._engines.states()
+
+    async def look(self) -> Sequence[EngineState]:
+        """The same, seen afresh."""
         return await self._engines.look()
 
     async def session(self) -> tuple[socket.socket, EngineState]:
@@ -84,3 +96,62 @@ class EngineView:
                     reason = str(error)
                 await trio.sleep(_PAUSE_S)
         raise EngineLost(f"no engine for {wait_s:g} s: {reason}")
+
+    def usable(self) -> Sequence[EngineState]:
+        """Each engine that gives sessions now."""
+        return self._engines.usable()
+
+    def changed(self) -> trio.Event:
+        """Set at the next change of any engine."""
+        return self._engines.changed()
+
+    def threads(self, state: EngineState) -> int:
+        """Files that one engine works on at once for us."""
+        return self._engines.threads(state.address, self._cores)
+
+    async def open_at(self, address: str) -> tuple[socket.socket, EngineState]:
+        """A session of this engine. Raises EngineLost."""
+        return await self._engines.open_at(address)
+
+    async def sessions(self, most: int, grace_s: float) -> list[tuple[socket.socket, EngineState]]:
+        """One with each engine that answers within `grace_s` of the first; waits as session() does. Raises EngineLost.
+
+        They are the caller's to close.
+        """
+        reason, wait_s = "no engine answered", self.wait_s
+        with trio.move_on_after(wait_s):
+            while True:
+                try:
+                    await self._engines.wait_ready(wait_s)
+                except EngineLost as error:
+                    reason = str(error)
+                found, refused = await self._open_all(most, grace_s)
+                if found:
+                    return found
+                reason = refused or reason
+                await trio.sleep(_PAUSE_S)
+        raise EngineLost(f"no engine for {wait_s:g} s: {reason}")
+
+    async def _open_all(self, most: int, grace_s: float) -> tuple[list[tuple[socket.socket, EngineState]], str]:
+        found: list[tuple[socket.socket, EngineState]] = []
+        refused: list[str] = []
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def open_one(address: str) -> None:
+                    try:
+                        found.append(await self._engines.open_at(address))
+                    except EngineLost as error:
+                        refused.append(str(error))
+                    else:
+                        nursery.cancel_scope.deadline = min(
+                            nursery.cancel_scope.deadline, trio.current_time() + grace_s
+                        )
+
+                for state in self._engines.usable()[:most]:
+                    nursery.start_soon(open_one, state.address)
+        except BaseException:
+            for sock, _ in found:
+                sock.close()
+            raise
+        return found, "; ".join(refused)

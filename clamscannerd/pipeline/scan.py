@@ -1,10 +1,11 @@
 """One scan: worker, engine sessions, findings and counts into the store. [daemon]
 
-The worker reports; this side records. A session that the worker lost is replaced when the engine is back, while its
-reports keep coming. A worker that dies under the job is started again, a few times: the scan starts over under its id,
-with what it had found looked at again first. Only the end of the whole walk is `done`.
+The worker reports; this side records. Sessions that the worker lost are replaced when an engine is back
+(scan_sessions.py), while its reports keep coming. A worker that dies under the job is started again, a few times: the
+scan starts over under its id, with what it had found looked at again first. Only the end of the whole walk is `done`.
 """
 
+import contextlib
 import logging
 import math
 import socket
@@ -20,6 +21,7 @@ from clamscannerd.pipeline import cached, courtesy
 from clamscannerd.pipeline.cached import KeptVerdicts, VerdictCache
 from clamscannerd.pipeline.engineview import EngineState, EngineView
 from clamscannerd.pipeline.link import HomeUnusable, Spawner, WorkerLink, one_of, open_worker, pause_s
+from clamscannerd.pipeline.scan_sessions import ScanSessions
 from clamscannerd.pipeline.shares import Share, Shares
 from clamscannerd.rpc.names import to_wire
 from clamscannerd.state.live import Live, LiveScan
@@ -27,6 +29,7 @@ from clamscannerd.state.store import Store
 from clamscannerd.state.store_values import NewFinding
 from clamscannerd.stop import Stop
 from clamscannerd.worker.cachewire import Known, Verified
+from clamscannerd.worker.linewire import Terms
 from clamscannerd.worker.mailwire import FoundMessages
 from clamscannerd.worker.messages import (
     BATCH_BYTES,
@@ -34,13 +37,11 @@ from clamscannerd.worker.messages import (
     Cleared,
     Found,
     NeedSession,
-    NoSession,
     Progress,
     Recheck,
     Reply,
     ScanJob,
     Scanned,
-    Sessions,
     Skipped,
     Window,
 )
@@ -51,9 +52,6 @@ CANCELLED = "the scan was cancelled: what it found until then stands"
 
 _SAVE_S = 5.0  # counts of a running scan reach the disk this often: after a crash it starts over anyway
 _MOST_RESUMED = 20  # a scan that is interrupted more often has to do with why
-_SESSIONS = 50  # lost and replaced in one scan: clamd reloads a few times a day, and a bad file breaks two
-_FILES_A_SESSION = 1_000  # so many files allow one more,
-_MOST_FILES = 10_000_000  # up to here: the number is the worker's word
 _CANCEL_S = 10.0  # a worker told to cancel answers within one reply of the engine
 
 
@@ -163,29 +161,32 @@ class _Attempt:
         self._account = account
         self._share = share
         self._store = jobs.store
+        self._sessions = ScanSessions(jobs.engines, live, kept)
 
     async def run(self, lock_fd: int) -> tuple[ScanState, str]:
         jobs = self._jobs
-        first = await self._first_session()
-        if first is None:
+        first = await self._first_sessions()
+        if not first:
             return ScanState.CANCELLED, CANCELLED
-        session, engine = first
-        with session:
+        with contextlib.ExitStack() as stack:
+            for session, _ in first:
+                stack.enter_context(session)
+            self._sessions.taken(first)
             # The worker first: without one nothing was begun, and so nothing is interrupted.
             async with open_worker(jobs.spawner, self._account, lock_fd, jobs.limits.silence_s) as link:
                 excludes = jobs.limits.excludes
-                scan = await self._store.begin_scan(self._live.scan.id, engine.info, time.time(), excludes)
+                scan = await self._store.begin_scan(self._live.scan.id, self._live.scan.engine, time.time(), excludes)
                 self._live.begun = True
                 earlier = [f.path for f in await self._store.scan_findings(scan.id) if f.state is FindingState.STANDING]
                 self._live.restart(scan, earlier)
                 if scan.since is not None:  # it may leave them out, and then nothing would be known of them
                     earlier += await self._store.older_standing(scan.id)
-                await self._send_job(link, session, engine)
+                await self._send_job(link, first)
                 await _send_rechecks(link, earlier)
                 return await self._follow(link)
 
-    async def _first_session(self) -> tuple[socket.socket, EngineState] | None:
-        """A session for the start; None when the scan was cancelled while waiting for an engine."""
+    async def _first_sessions(self) -> list[tuple[socket.socket, EngineState]]:
+        """Sessions for the start; none when the scan was cancelled while waiting for an engine."""
         found: list[tuple[socket.socket, EngineState]] = []
         with one_of(EngineLost):
             async with trio.open_nursery() as nursery:
@@ -195,18 +196,19 @@ class _Attempt:
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(give_up_when_cancelled)
-                found.append(await self._jobs.engines.session())
+                found += await self._sessions.first()
                 nursery.cancel_scope.cancel()
-        return found[0] if found else None
+        return found
 
-    async def _send_job(self, link: WorkerLink, session: socket.socket, engine: EngineState) -> None:
-        known, fd = await self._kept.begin(engine)
+    async def _send_job(self, link: WorkerLink, first: Sequence[tuple[socket.socket, EngineState]]) -> None:
+        known, fd = await self._kept.begin([engine for _, engine in first])
+        fds = [session.fileno() for session, _ in first]
         try:
-            await link.send(self._job(engine, known), [session.fileno(), *([fd] if fd >= 0 else [])])
+            await link.send(self._job(self._sessions.terms(first), known), [*fds, *([fd] if fd >= 0 else [])])
         finally:
             cached.close(fd)
 
-    def _job(self, engine: EngineState, known: Known | None) -> ScanJob:
+    def _job(self, terms: tuple[Terms, ...], known: Known | None) -> ScanJob:
         jobs, since = self._jobs, self._live.scan.since
         return ScanJob(
             roots=self._live.scan.paths,
@@ -214,25 +216,24 @@ class _Attempt:
             named=not self._live.scan.scan_type,
             since_ns=None if since is None else int(since * 1e9),
             window=self._share.window,
-            max_file_size=engine.max_file_size,
-            clean_allowed=engine.signatures,
+            max_file_size=max(one.max_file_size for one in terms),
+            clean_allowed=all(one.clean_allowed for one in terms),
             file_deadline_s=jobs.limits.file_deadline_s,
             file_cpu_s=jobs.limits.file_cpu_s,
             max_skipped=jobs.limits.max_skipped,
             known=known,
-            fds=1,
+            fds=len(terms),
+            terms=terms,
         )
 
     async def _follow(self, link: WorkerLink) -> tuple[ScanState, str]:
         """Take replies until Scanned; beside it, tell the worker of its share and of a cancel."""
         outcome: list[Scanned] = []
-        # One in line, for an answer and the next question may cross: more is a worker that does not wait for answers.
-        ask, asked = trio.open_memory_channel[str](1)
         with one_of(WorkerFailed, EngineLost, StateError):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tell_share, link)
                 nursery.start_soon(self._tell_cancel, link)
-                nursery.start_soon(self._bring_sessions, link, asked)
+                nursery.start_soon(self._sessions.serve, link)
                 nursery.start_soon(self._kept.check)
                 saved = trio.current_time()
                 while True:
@@ -241,10 +242,7 @@ class _Attempt:
                         outcome.append(reply)
                         break
                     if isinstance(reply, NeedSession):
-                        try:
-                            ask.send_nowait(reply.reason)
-                        except trio.WouldBlock:
-                            raise WorkerFailed("worker asked for a session again before it had one") from None
+                        self._sessions.need(reply.engine, reply.reason)
                         continue
                     await self._record(reply)
                     if trio.current_time() - saved > _SAVE_S:
@@ -270,7 +268,12 @@ class _Attempt:
             case Found():
                 new = [
                     NewFinding(
-                        path=f.path, identity=f.identity, signature=f.signature, mailbox=f.mailbox, owner=f.owner
+                        path=f.path,
+                        identity=f.identity,
+                        signature=f.signature,
+                        mailbox=f.mailbox,
+                        owner=f.owner,
+                        engine=self._sessions.info(f.engine),
                     )
                     for f in reply.files
                 ]
@@ -298,28 +301,6 @@ class _Attempt:
         uid, path = self._account.uid, to_wire(self._account.home.rstrip(b"/") + b"/" + finding.path)
         extra = events.infection(uid, scan=finding.scan_id, path=path, signature=finding.signature)
         log.info("scan %d of uid %d: %r in %r", finding.scan_id, uid, finding.signature, path, extra=extra)
-
-    async def _bring_sessions(self, link: WorkerLink, asked: trio.MemoryReceiveChannel[str]) -> None:
-        lost = 0
-        async for reason in asked:
-            lost += 1
-            if lost > _SESSIONS + min(self._live.counts.total_files, _MOST_FILES) // _FILES_A_SESSION:
-                raise EngineLost(f"{lost} sessions with the engine broke, the last by {reason[:200]!r}")
-            await self._bring_session(link, reason)
-
-    async def _bring_session(self, link: WorkerLink, reason: str) -> None:
-        log.info("scan %d: new session wanted: %r", self._live.scan.id, reason[:200])
-        try:
-            session, view = await self._jobs.engines.session()
-        except EngineLost as error:
-            await link.send(NoSession(reason=str(error)))
-            return
-        self._live.engine(view.info)
-        same = self._kept.replaced(view)
-        with session:
-            answer = Sessions(fds=1, max_file_size=view.max_file_size, clean_allowed=view.signatures, same=same)
-            await link.send(answer, [session.fileno()])
-        await self._kept.check()
 
     async def _tell_share(self, link: WorkerLink) -> None:
         told = self._share.window

@@ -91,10 +91,17 @@ class IgnoredBy(msgspec.Struct):
     note: str
 
 
+class FindingEngine(msgspec.Struct):
+    """The engine that found it: a scan may use several."""
+
+    version: str
+    database: int
+
+
 class InfectedFile(msgspec.Struct):
-    """The file as it was when it was found; times are epoch seconds, `owner` a uid (null: not known). A mailbox has
-    `messages` and `message_count` (null: not known), a file that is one message `message_id`, `subject`, `from` and
-    `date`. `ignored`: it is infected, and none of the others of disinfect_files."""
+    """The file as it was when it was found; times are epoch seconds, `owner` a uid (null: not known, as for
+    `engine`). A mailbox has `messages` and `message_count` (null: not known), a file that is one message `message_id`,
+    `subject`, `from` and `date`. `ignored`: it is infected, and none of the others of disinfect_files."""
 
     file: Path
     virus_type: str
@@ -102,6 +109,7 @@ class InfectedFile(msgspec.Struct):
     mtime: float
     owner: int | None
     found_at: float
+    engine: FindingEngine | None
     ignored: IgnoredBy | msgspec.UnsetType = msgspec.UNSET
     messages: list[InfectedMessage] | msgspec.UnsetType = msgspec.UNSET
     message_count: int | msgspec.UnsetType | None = msgspec.UNSET

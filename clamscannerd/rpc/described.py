@@ -83,6 +83,7 @@ _INFECTED = {
     "mtime": 1769850000.0,
     "owner": 1000,
     "found_at": 1769860803.4,
+    "engine": {"version": "1.4.6", "database": 27400},
 }
 _IDS = "Numbers of items, as Quarantine.list has them; 10,000 at most."
 _FORCE = "Also what is still detected."

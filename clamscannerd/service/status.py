@@ -21,12 +21,15 @@ def shown(home: bytes, path: bytes) -> str:
 
 
 def file_shown(finding: Finding) -> dict[str, object]:
-    """What list_infected_files says of the file itself, as it was when it was found. `owner`: a uid, null: unknown."""
+    """What list_infected_files says of the file itself, as it was when it was found, and of the engine that found it.
+    `owner`: a uid; null: unknown."""
+    engine = finding.engine
     return {
         "size": finding.identity.size,
         "mtime": finding.identity.mtime_ns / 1e9,
         "owner": finding.owner,
         "found_at": finding.found_at,
+        "engine": None if engine is None else {"version": engine.version, "database": engine.database},
     }
 
 

@@ -328,6 +328,11 @@ SCHEDULED = """
 ALTER TABLE scan ADD COLUMN scheduled INTEGER NOT NULL DEFAULT 0 CHECK (scheduled IN (0, 1));
 """
 
+ENGINES_OF_FINDINGS = """
+-- JSON object (model.EngineInfo, without blind) of the engine that found it: a scan may use several. NULL: not known.
+ALTER TABLE finding ADD COLUMN engine TEXT;
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     SCHEMA,
     ENGINES_AND_MAILBOXES,
@@ -337,6 +342,7 @@ MIGRATIONS: tuple[str, ...] = (
     RECENT_AND_PAUSED,
     NOTIFICATIONS,
     SCHEDULED,
+    ENGINES_OF_FINDINGS,
 )
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""
 

@@ -73,7 +73,6 @@ def _begin(
     room = _Room(c, owner, caps, groups.used)
     small: list[SmallItem] = []
     evicted: list[ItemFile] = []
-    engine = store_items.engine_of(c, groups.task_id)
     first_id = _last_item_id(c) + 1
     lot = secrets.token_hex(_LOT_BYTES)
     advance(StepState.WAITING, StepState.DOING, f"steps of task {groups.task_id}")
@@ -98,7 +97,7 @@ def _begin(
                 one.step.action,
                 one.step.identity.size,
                 clipped(one.step.signature, SIGNATURE_MAX_CHARS),
-                *engine,
+                *store_items.engine_of(c, groups.task_id, one.step.seq),
                 one.file,
                 now,
             )

@@ -66,7 +66,7 @@ def reserve(
             meta.mode,
             meta.mtime_ns,
             meta.xattrs,
-            *engine_of(c, step.task_id),
+            *engine_of(c, step.task_id, step.seq),
             file,
             now,
             meta.part,
@@ -77,9 +77,14 @@ def reserve(
     return Reservation(item_id=item_id or 0, evicted=tuple(evicted))
 
 
-def engine_of(c: sqlite3.Connection, task_id: int) -> tuple[str, int]:
-    """Version of the engine, and of its signatures, of the scan whose findings the task was chosen from."""
-    row = c.execute("SELECT s.engine FROM task t JOIN scan s ON s.id = t.scan WHERE t.id = ?", (task_id,)).fetchone()
+def engine_of(c: sqlite3.Connection, task_id: int, seq: int) -> tuple[str, int]:
+    """Version of the engine, and of its signatures, that found what this step is about; where that was not recorded, of
+    the scan that the task was chosen from."""
+    row = c.execute(
+        "SELECT coalesce(f.engine, s.engine) AS engine FROM step p JOIN task t ON t.id = p.task"
+        " JOIN scan s ON s.id = t.scan LEFT JOIN finding f ON f.id = p.finding WHERE p.task = ? AND p.seq = ?",
+        (task_id, seq),
+    ).fetchone()
     if row is None:
         return "", 0
     engine = msgspec.json.decode(row["engine"], type=EngineInfo)

@@ -115,6 +115,7 @@ def finding_of(row: sqlite3.Row) -> Finding:
         found_at=row["found_at"],
         mailbox=row["mailbox"],
         owner=row["owner"],
+        engine=None if row["engine"] is None else msgspec.json.decode(row["engine"], type=EngineInfo),
     )
 
 

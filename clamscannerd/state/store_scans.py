@@ -10,6 +10,8 @@ concluded ever: it looks again at each older finding that it covers. How one com
 import sqlite3
 from collections.abc import Sequence
 
+import msgspec
+
 from clamscannerd.errors import LocalProtocolError
 from clamscannerd.globs import Globs
 from clamscannerd.model import Account, Counts, EngineInfo, Finding, FindingState, Reason, Scan, ScanState
@@ -246,11 +248,12 @@ def stand(
     )
     row = c.execute(
         "INSERT INTO finding (scan, account, path, dev, ino, size, mtime_ns, sha256, signature, state, found_at,"
-        " mailbox, restored, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'standing', ?, ?, ?, ?)"
+        " mailbox, restored, owner, engine) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'standing', ?, ?, ?, ?, ?)"
         " ON CONFLICT (scan, path) DO UPDATE SET"
         " dev = excluded.dev, ino = excluded.ino, size = excluded.size, mtime_ns = excluded.mtime_ns,"
         " sha256 = excluded.sha256, signature = excluded.signature, state = 'standing',"
-        " found_at = excluded.found_at, messages = 0, mailbox = excluded.mailbox, owner = excluded.owner"
+        " found_at = excluded.found_at, messages = 0, mailbox = excluded.mailbox, owner = excluded.owner,"
+        " engine = excluded.engine"
         " RETURNING *",
         (
             scan_id,
@@ -262,6 +265,7 @@ def stand(
             0 if new.mailbox else None,
             restored,
             new.owner,
+            None if new.engine is None else to_json(msgspec.structs.replace(new.engine, blind=())),
         ),
     ).fetchone()
     return finding_of(row)

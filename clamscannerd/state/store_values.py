@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from clamscannerd.errors import RemoteProtocolError
-from clamscannerd.model import Action, FindingState, Frozen, Identity, Item, MailMessage, Outcome, Step
+from clamscannerd.model import Action, EngineInfo, FindingState, Frozen, Identity, Item, MailMessage, Outcome, Step
 
 XATTRS_MAX_BYTES = 65_536
 """The kernel's bound on one extended attribute's value; all of a file together may have no more here."""
@@ -21,13 +21,14 @@ class StoreLimits(Frozen, frozen=True, kw_only=True):
 
 class NewFinding(Frozen, frozen=True, kw_only=True):
     """A file that the scan at hand found infected. `mailbox`: its messages may follow (add_messages). `owner`: its
-    uid, where it is known."""
+    uid, where it is known; `engine`: the one that found it, likewise."""
 
     path: bytes
     identity: Identity
     signature: str
     mailbox: bool = False
     owner: int | None = None
+    engine: EngineInfo | None = None
 
 
 class FoundFile(NamedTuple):

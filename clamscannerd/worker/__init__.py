@@ -3,7 +3,7 @@
 What it believes:
     monitor.py   that its argv is right: uid, name, mode. It proves the rest itself, to the kernel's own word
     the daemon   the job: paths, actions, sessions. Nothing of it can lead outside of the home, or be executed
-    clamd        nothing but a parsed answer to an id that is outstanding, on the very fd that was sent
+    clamd        nothing but a parsed answer to an id that is outstanding, on the very fd, or content, that was sent
     the user     nothing. Names, contents, links and the moment of every change are the user's choice, who may also
                  SIGSTOP and SIGKILL this process, but not read it, trace it or take its fds
 What is believed of it: bytes, limited and validated; about its own account; never a path or an fd to act on.

@@ -7,7 +7,6 @@ HELD_BYTES, or one message. Used by a scan, and by a cleanse for what changed si
 
 import math
 import os
-import select
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -220,9 +219,7 @@ class Survey:
             self._feed.send(flight)
 
     def _receive(self) -> None:
-        poll = select.poll()
-        poll.register(self._feed.fileno(), select.POLLIN)
-        poll.poll(_POLL_MS)
+        self._feed.wait(_POLL_MS)
         for flight, reply in self._feed.receive():
             verdict, reason, text = classify(reply)
             if reason is Reason.ENGINE_ERROR:

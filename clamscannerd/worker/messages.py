@@ -9,8 +9,8 @@ Which messages are legal when:
     daemon  ->  Probe | Look | SelfTest | ScanJob | ActJob | RestoreJob  once
     Probe:      -> Probed; Look: see lookwire.py
     SelfTest:   see testwire.py
-    ScanJob:    daemon Recheck* Window Sessions NoSession Cancel; worker Progress Found Skipped Cleared Verified
-                NeedSession,                in the end Scanned
+    ScanJob:    daemon Recheck* Window Sessions Withdraw NoSession Cancel; worker Progress Found Skipped Cleared
+                Verified NeedSession, in the end Scanned
     ActJob:     daemon Act ActGroup Log Sync Sessions NoSession; worker for Act: (Content Chunk* ContentEnd <- Stored)*
                 Acted; for ActGroup: SmallFiles+, then for GroupStored: GroupActed; for the groups in their order;
                 for Log: LogFailed at most once; for Sync: Synced
@@ -28,6 +28,10 @@ from msgspec import Meta
 from clamscannerd.errors import LocalProtocolError, RemoteProtocolError
 from clamscannerd.model import Action, Count, Counts, Identity, Int64, Outcome, Reason, RelPath, Sha256, is_beneath
 from clamscannerd.worker.cachewire import CacheReply, Known
+from clamscannerd.worker.linewire import NeedSession as NeedSession
+from clamscannerd.worker.linewire import NoSession as NoSession
+from clamscannerd.worker.linewire import Sessions as Sessions
+from clamscannerd.worker.linewire import Terms, Withdraw
 from clamscannerd.worker.lookwire import LookCommand, LookReply
 from clamscannerd.worker.mailwire import MailCommand, MailReply
 from clamscannerd.worker.restorewire import RestoreCommand, RestoreReply, Xattrs
@@ -48,8 +52,8 @@ GROUPS_AT_ONCE = 2
 BATCH_BYTES = 48 * 1024
 """A list of paths is sent when it holds so much text: with its last path it still fits into one message."""
 
-MAX_FDS = 8
-"""Sessions that go down beside one message."""
+MAX_FDS = 16
+"""Sessions that go down beside one message, and engines that one scan uses at once: each costs the worker an fd."""
 
 MAX_TEXT = 1_000
 """Characters of a sentence from a worker; it cuts its own, a longer one is refused."""
@@ -70,7 +74,8 @@ class Probe(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=
 class ScanJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
     """Scan everything beneath `roots` (relative to the home; b"." is the home itself) but for what `excludes` say: they
     are patterns (globs.py). `named`: somebody named these, files too; one that is not there is said to have vanished,
-    and not passed over. `since_ns`: files whose ctime is before it are left out. `known`: see cachewire.py."""
+    and not passed over. `since_ns`: files whose ctime is before it are left out. `known`: see cachewire.py; `terms`:
+    linewire.py."""
 
     roots: tuple[bytes, ...]
     excludes: tuple[bytes, ...]
@@ -84,6 +89,7 @@ class ScanJob(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_field
     named: bool = False
     since_ns: Int64 | None = None
     known: Known | None = None
+    terms: tuple[Terms, ...] = ()
 
 
 class Recheck(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -97,22 +103,6 @@ class Window(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields
     """How many files this worker may have at the engine from now on."""
 
     window: int
-
-
-class Sessions(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """The answer to NeedSession: `fds` new sessions, and what holds for their engine. `same`: all is as it was for the
-    one before, so what was known to be clean still is."""
-
-    fds: int
-    max_file_size: int
-    clean_allowed: bool
-    same: bool = False
-
-
-class NoSession(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """The answer to NeedSession when no engine came back in time."""
-
-    reason: str
 
 
 class Cancel(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
@@ -175,7 +165,7 @@ class Sync(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=T
 
 
 Command = (
-    Probe | LookCommand | ScanJob | Recheck | Window | Sessions | NoSession | Cancel
+    Probe | LookCommand | ScanJob | Recheck | Window | Sessions | Withdraw | NoSession | Cancel
     | ActJob | Act | ActGroup | GroupStored | Stored | Log | Sync
     | MailCommand | RestoreCommand | SelfTest
 )  # fmt: skip
@@ -215,13 +205,14 @@ class Progress(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fiel
 
 class FoundFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One infected file. `mailbox`: it is an mbox; its messages follow in FoundMessages, if it comes so far.
-    `owner`: the uid of the open file."""
+    `owner`: the uid of the open file. `engine`: the number (Terms) of the one that found it."""
 
     path: RelPath
     identity: Identity
     signature: str
     mailbox: bool = False
     owner: Count | None = None
+    engine: Count | None = None
 
     def __post_init__(self) -> None:
         if not is_beneath(self.path):
@@ -251,12 +242,6 @@ class Cleared(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_field
     """Of the paths to look at again: these are clean now, or gone."""
 
     paths: tuple[RelPath, ...]
-
-
-class NeedSession(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """A session broke, or there is none: the daemon answers Sessions or NoSession."""
-
-    reason: str
 
 
 class Scanned(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):

@@ -1,7 +1,6 @@
 """One open file through the engine once more, alone: for what changed since the scan, or comes back. [worker]"""
 
 import os
-import select
 import time
 from typing import Final
 
@@ -20,9 +19,7 @@ def rescan_file(feed: Feed, fd: int, path: bytes, timeout_s: float) -> tuple[Ver
     feed.send(flight)
     until = time.monotonic() + timeout_s
     while feed.in_flight and time.monotonic() < until:
-        poll = select.poll()
-        poll.register(feed.fileno(), select.POLLIN)
-        poll.poll(_POLL_MS)
+        feed.wait(_POLL_MS)
         feed.check_deadlines()
         for done, reply in feed.receive():
             done.close()

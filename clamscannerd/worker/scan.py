@@ -13,7 +13,7 @@ import os
 import select
 import stat
 from collections import deque
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Final
 
 import msgspec
@@ -25,6 +25,7 @@ from clamscannerd.worker.beneath import Kernel
 from clamscannerd.worker.channel import Channel, Clock
 from clamscannerd.worker.feed import Feed, Flight
 from clamscannerd.worker.hashing import NO_SHA256, identity_of, sha256_of, stamp
+from clamscannerd.worker.linewire import Terms, Withdraw
 from clamscannerd.worker.mailfile import is_mailbox, lone_message
 from clamscannerd.worker.mailscan import FileBox, MessageFlight, found_message, is_worth_reading, settle
 from clamscannerd.worker.messages import (
@@ -44,6 +45,7 @@ from clamscannerd.worker.walk import PAUSE, Met, reason_for, sizes, walk
 _REPORT_S: Final = 0.2  # five reports a second are as fine as an eye can follow
 _OPEN_AHEAD: Final = 16  # files: few fds, and most of what more would gain
 _COUNT_SLICE: Final = 64  # entries counted between two looks at the engine: some 0.2 ms
+_GIVEN_UP: Final = {"deadline": Reason.TIMED_OUT, "size": Reason.TOO_BIG, "unread": Reason.UNREADABLE}
 
 
 class ScanRun:
@@ -56,10 +58,10 @@ class ScanRun:
         self._kernel, self._home_fd = kernel, home_fd
         self._job = job
         self._window = job.window
-        self._max_file_size, self._clean_allowed = job.max_file_size, job.clean_allowed
         self._tally = Tally(channel, job.max_skipped)
-        self._feed = Feed(job.file_deadline_s, self._given_up)
+        self._feed = Feed(job.file_deadline_s, self._given_up, self._session_lost)
         self._tally.wants = self._feed.take_wants
+        self._max_file_size = 0  # of the engines that were there last
         tree = kernel, home_fd, home_length, job.roots, job.excludes
         self._verdicts = Verdicts(channel, self._tally, job.known, known_fd, home_fd)
         read = self._verdicts.reader(job.since_ns) if self._verdicts.active else None
@@ -67,20 +69,18 @@ class ScanRun:
         self._ahead = sizes(*tree, named=job.named)
         self._poll = select.poll()  # one for all waits: there is one for every second file
         self._poll.register(channel.fileno(), select.POLLIN)
-        self._polled_session = -1
         self._counting = self._walking = True
         self._ready: deque[Flight] = deque()  # opened, not sent
         self._rechecks: deque[bytes] = deque()
         self._boxes: deque[FileBox] = deque()  # to be taken apart; the first is at work
         self._open_boxes: set[FileBox] = set()
-        self._asked_for_session = False
         self._stop_reason: str | None = None
         self._report = Clock(_REPORT_S)
 
     def run(self, fds: list[int]) -> Scanned:
         """Scan until the tree is done, the daemon cancels, or no engine is left."""
         self._take_recheck()
-        self._adopt(fds)
+        self._adopt(fds, self._job)
         try:
             while self._stop_reason is None and self._advance():
                 self._wait()
@@ -121,9 +121,6 @@ class ScanRun:
         """Fill the window. False when every file has its verdict or its reason."""
         feed = self._feed
         if not feed.connected:
-            if not self._asked_for_session:
-                self._asked_for_session = True
-                self._channel.send(NeedSession(reason=feed.lost_reason))
             return True
         feed.pump(self._window)
         while feed.room(self._window):
@@ -259,9 +256,7 @@ class ScanRun:
 
     def _wait(self) -> None:
         """Until the engine or the daemon says something, or something is due; meanwhile count ahead."""
-        session = self._feed.fileno()
-        if session != self._polled_session:
-            self._poll_session(session)
+        self._feed.watch(self._poll)
         counting = (
             self._counting and self._feed.in_flight > 0
         )  # with nothing at the engine, the walk itself is as quick
@@ -273,16 +268,8 @@ class ScanRun:
             if fd == self._channel.fileno():
                 self._command()
                 continue
-            for flight, reply in self._feed.receive():
+            for flight, reply in self._feed.receive(fd):
                 self._verdict(flight, reply)
-
-    def _poll_session(self, session: int) -> None:
-        """Wait for this session from now on, -1: for none. The one before is closed, its number may be in use again."""
-        if self._polled_session >= 0:
-            self._poll.unregister(self._polled_session)
-        if session >= 0:
-            self._poll.register(session, select.POLLIN)
-        self._polled_session = session
 
     def _count_ahead(self) -> None:
         counted = list(islice(self._ahead, _COUNT_SLICE))
@@ -296,10 +283,11 @@ class ScanRun:
             case Window():
                 self._window = command.window
             case Sessions():
-                self._max_file_size, self._clean_allowed = command.max_file_size, command.clean_allowed
                 if not command.same:
                     self._verdicts.forget()
-                self._adopt(fds)
+                self._adopt(fds, command)
+            case Withdraw():
+                self._feed.withdraw(command.engine, "withdrawn")
             case NoSession():
                 self._stop_reason = command.reason
             case Cancel():
@@ -307,13 +295,19 @@ class ScanRun:
             case _:
                 raise RemoteProtocolError(f"cannot take {type(command).__name__} during a scan")
 
-    def _adopt(self, fds: list[int]) -> None:
-        """One session is enough for one engine; surplus ones are closed."""
-        self._asked_for_session = False
-        for fd in fds[1:]:
-            os.close(fd)
-        if fds:
-            self._feed.adopt(fds[0])
+    def _adopt(self, fds: list[int], told: ScanJob | Sessions) -> None:
+        """One session for each engine; surplus ones are closed."""
+        same = Terms(engine=0, max_file_size=told.max_file_size, clean_allowed=told.clean_allowed)
+        for fd, terms in zip_longest(fds, told.terms or (same,)):
+            if fd is not None and terms is not None:
+                self._feed.adopt(fd, terms)
+            elif fd is not None:
+                os.close(fd)
+        self._max_file_size = self._feed.max_file_size
+
+    def _session_lost(self, terms: Terms, reason: str) -> None:
+        self._max_file_size = self._feed.max_file_size or self._max_file_size
+        self._channel.send(NeedSession(reason=reason, engine=terms.engine))
 
     def _verdict(self, flight: Flight, reply: Reply) -> None:
         verdict, reason, signature = classify(reply)
@@ -329,7 +323,7 @@ class ScanRun:
                 taken_apart = self._infected(flight, signature)
             elif verdict is Verdict.CLEAN and stamp(os.fstat(flight.fd)) != stamp(flight.status):
                 self._not_scanned(flight, Reason.CHANGED)
-            elif verdict is Verdict.CLEAN and not self._clean_allowed:
+            elif verdict is Verdict.CLEAN and not (flight.terms and flight.terms.clean_allowed):
                 self._not_scanned(flight, Reason.NO_SIGNATURES)
             elif verdict is Verdict.CLEAN:
                 self._clean(flight)
@@ -341,6 +335,8 @@ class ScanRun:
 
     def _message_ended(self, flight: Flight, verdict: Verdict, text: str) -> None:
         box = settle(flight, verdict, text)
+        if isinstance(box, FileBox) and box.flight.terms is None:
+            box.flight.terms = flight.terms  # no engine takes it as a whole
         if isinstance(box, FileBox) and box.done:
             self._box_ended(box)
 
@@ -372,7 +368,7 @@ class ScanRun:
         if not flight.recheck:
             self._tally.scanned(flight.status.st_size)
             self._tally.infected_files += 1
-        self._tally.found(flight.path, identity, signature, mailbox=mailbox, owner=flight.status.st_uid)
+        self._tally.found(flight, identity, signature, mailbox=mailbox)
         return identity
 
     def _clean(self, flight: Flight) -> None:
@@ -380,7 +376,8 @@ class ScanRun:
             self._tally.cleared(flight.path)
         else:
             self._tally.scanned(flight.status.st_size)
-            self._verdicts.clean(flight)
+            if flight.terms is None or flight.terms.kept:
+                self._verdicts.clean(flight)
 
     def _not_scanned(self, flight: Flight, reason: Reason) -> None:
         if not flight.recheck:
@@ -390,7 +387,7 @@ class ScanRun:
         if isinstance(flight, MessageFlight):
             self._message_ended(flight, Verdict.NOT_SCANNED, why)
             return
-        self._not_scanned(flight, Reason.TIMED_OUT if why == "deadline" else Reason.ENGINE_ERROR)
+        self._not_scanned(flight, _GIVEN_UP.get(why, Reason.ENGINE_ERROR))
         flight.close()
 
 

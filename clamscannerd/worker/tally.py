@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from clamscannerd.model import Counts, Identity, MailMessage, Reason
 from clamscannerd.worker.channel import Channel
+from clamscannerd.worker.line import Flight
 from clamscannerd.worker.mailwire import MESSAGES_IN_BATCH, FoundMessages
 from clamscannerd.worker.messages import (
     BATCH_BYTES,
@@ -61,11 +62,18 @@ class Tally:
         self.scanned(size)
         self.cached_files += 1
 
-    def found(self, path: bytes, identity: Identity, signature: str, *, mailbox: bool, owner: int) -> None:
+    def found(self, flight: Flight, identity: Identity, signature: str, *, mailbox: bool) -> None:
         """One infected file, counted by the caller (a file looked at again is not counted twice)."""
-        text = signature[:MAX_TEXT]
-        self._found.append(FoundFile(path=path, identity=identity, signature=text, mailbox=mailbox, owner=owner))
-        self._grow(len(path) + _FOUND_OVERHEAD_BYTES)
+        one = FoundFile(
+            path=flight.path,
+            identity=identity,
+            signature=signature[:MAX_TEXT],
+            mailbox=mailbox,
+            owner=flight.status.st_uid,
+            engine=flight.engine,
+        )
+        self._found.append(one)
+        self._grow(len(flight.path) + _FOUND_OVERHEAD_BYTES)
 
     def found_messages(self, path: bytes, messages: Sequence[MailMessage], total: int, in_box: int) -> None:
         """The infected messages of a file that was found; the finding itself goes first."""

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from clamscannerd.config import Engine
+from clamscannerd.config_engine import Engine
 from tests.bench import common, engines, trees
 from tests.bench.common import Pair, Row, say
 from tests.fakes.accounts import Person, have_service_users, throw_away

@@ -1,4 +1,4 @@
-"""engine/control.py and the connect of engine/health.py: versions, fingerprints, the system's clamd."""
+"""engine/control.py and the connect of engine/dialing.py: versions, fingerprints, the system's clamd."""
 
 import shutil
 import socket
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from clamscannerd.engine import control, health
+from clamscannerd.engine import control, dialing
 from clamscannerd.errors import EngineLost
 
 
@@ -80,10 +80,10 @@ async def test_a_full_backlog_is_waited_for(place: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen(0)
-        first = await health.open_socket(path)
+        first = await dialing.open_socket(path)
         with first:
             with trio.move_on_after(0.1) as scope:
-                (await health.open_socket(path)).close()
+                (await dialing.open_socket(path)).close()
             assert scope.cancelled_caught
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_open_and_close, path)
@@ -92,4 +92,4 @@ async def test_a_full_backlog_is_waited_for(place: Path) -> None:
 
 async def _open_and_close(path: str) -> None:
     with trio.fail_after(20.0):
-        (await health.open_socket(path)).close()
+        (await dialing.open_socket(path)).close()

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from clamscannerd.engine import control, sessions
+from clamscannerd.engine import control, privately
 from clamscannerd.engine.clamproto import ReplyKind
-from clamscannerd.engine.sessions import PrivateEngine, open_engines
+from clamscannerd.engine.privately import PrivateEngine
+from clamscannerd.engine.sessions import open_engines
 from clamscannerd.errors import EngineLost, RemoteProtocolError
 from tests.fakes.clamd import FakeClamd
 from tests.fakes.engines import PATIENCE_S, Private, scan, settings, until
@@ -151,7 +152,7 @@ async def test_the_builtin_engine_changes_over_when_real_signatures_appear(priva
 
 
 async def test_a_private_engine_that_ends_is_started_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "FIRST_BACKOFF_S", 0.05)
+    monkeypatch.setattr(privately, "FIRST_BACKOFF_S", 0.05)
     with Private(place, {"main.ndb": ndb("Test.Marker", MARKER)}) as engine:
         async with open_engines(settings("private", database=str(engine.database)), engine) as engines:
             await until(engines, "ready", signatures=True)
@@ -163,7 +164,7 @@ async def test_a_private_engine_that_ends_is_started_again(place: Path, monkeypa
 
 
 async def test_a_private_engine_that_hangs_is_started_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "FIRST_BACKOFF_S", 0.05)
+    monkeypatch.setattr(privately, "FIRST_BACKOFF_S", 0.05)
     with Private(place, {"main.ndb": ndb("Test.Marker", MARKER)}) as engine:
         conf = settings("private", database=str(engine.database), ping_timeout_s=0.3, first_ping_timeout_s=0.6)
         async with open_engines(conf, engine) as engines:
@@ -177,7 +178,7 @@ async def test_a_private_engine_that_hangs_is_started_again(place: Path, monkeyp
 async def test_a_private_engine_that_cannot_start_says_why_and_is_tried_again(
     private: Private, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "FIRST_BACKOFF_S", 0.05)
+    monkeypatch.setattr(privately, "FIRST_BACKOFF_S", 0.05)
     private.refuse = 2
     async with open_engines(settings("private", database=str(private.database)), private) as engines:
         assert (await until(engines, "lost")).reason == "cannot start the private engine: refused by the test"
@@ -188,7 +189,7 @@ async def test_a_private_engine_that_cannot_start_says_why_and_is_tried_again(
 async def test_a_broken_database_keeps_the_engine_lost_with_a_reason(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "FIRST_BACKOFF_S", 0.05)
+    monkeypatch.setattr(privately, "FIRST_BACKOFF_S", 0.05)
     with Private(place, {"main.ndb": b"no signature at all\n"}) as engine:
         async with open_engines(settings("private", database=str(engine.database)), engine) as engines:
             lost = await until(engines, "lost")

@@ -1,6 +1,7 @@
 """engine/sessions.py with somebody else's clamd: found, watched, and a session handed out is one that works."""
 
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from clamscannerd.engine.clamproto import ReplyKind
 from clamscannerd.engine.sessions import open_engines
 from clamscannerd.errors import EngineLost
 from tests.fakes.clamd import FakeClamd
-from tests.fakes.engines import PATIENCE_S, scan, settings, until, until_ready
+from tests.fakes.engines import PATIENCE_S, free_port, scan, settings, until, until_ready
 from tests.fakes.realclamd import EICAR, RealClamd, ndb
 
 
@@ -153,7 +154,7 @@ async def test_a_session_of_an_engine_replaced_meanwhile_is_not_handed_out(clamd
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(be_refused)
                 await trio.testing.wait_all_tasks_blocked()
-                engines._replace([])  # what a change-over does
+                engines.take_over([])  # what a change-over does
                 clamd.silent = False
 
 
@@ -174,9 +175,66 @@ async def test_what_is_no_clamd_is_lost(clamd: FakeClamd, nonsense: bytes) -> No
         assert "it answered PING with" in (await until(engines, "lost")).reason
 
 
-async def test_tcp_is_refused_with_a_reason() -> None:
-    async with open_engines(settings(("tcp://127.0.0.1:3310",)), None) as engines:
-        assert "TCP is not supported yet" in (await until(engines, "lost")).reason
+async def test_an_engine_over_tcp_gives_sessions_and_what_streamed_size_it_takes() -> None:
+    port = free_port()
+    address = f"tcp://localhost:{port}"
+    options = {"TCPSocket": str(port), "TCPAddr": "127.0.0.1", "StreamMaxLength": "7M"}
+    with RealClamd(options=options) as real:
+        known = settings((address,), confs={address: str(real.conf_path)})
+        async with open_engines(known, None) as engines:
+            state = await until(engines, "ready")
+            assert (state.max_file_size, state.info.blind, state.remote) == (7 << 20, (), True)
+            sock = await engines.open_session()
+            assert sock.family is socket.AF_INET
+            sock.close()
+            assert (await engines.scan(EICAR)).kind is ReplyKind.FOUND
+            assert engines.in_flight_budget(1, 0) == 6, "of its own processors we know nothing"
+        async with open_engines(settings((address,)), None) as engines:
+            unknown = await until(engines, "ready")
+            assert unknown.max_file_size == 25 << 20
+            assert "engine.confs" in unknown.info.blind[0]
+            real.kill()
+            assert "Connection refused" in (await until(engines, "lost")).reason
+
+
+async def test_a_host_that_has_no_address_is_lost_with_a_reason() -> None:
+    async with open_engines(settings(("tcp://no-such-host.invalid:3310",)), None) as engines:
+        assert "cannot find the host of clamd" in (await until(engines, "lost")).reason
+
+
+async def test_a_session_is_had_elsewhere_when_the_engine_whose_turn_it_is_gives_none(clamd: FakeClamd) -> None:
+    with FakeClamd() as other:
+        rare = msgspec.structs.replace(settings((clamd.socket_path, other.socket_path)), check_interval_s=60.0)
+        async with open_engines(rare, None) as engines:
+            await until_ready(engines, 2)
+            other.stop()
+            for _ in range(4):
+                sock = await engines.open_session()
+                assert sock.getpeername() == clamd.socket_path
+                sock.close()
+
+
+async def test_an_engine_too_far_behind_is_left_out_until_it_has_caught_up(clamd: FakeClamd) -> None:
+    clamd.version = b"ClamAV 1.4.3/27400/Mon Nov 23 09:26:44 2026"
+    with FakeClamd() as other:
+        other.version = b"ClamAV 1.4.3/27390/Fri Nov 13 09:26:44 2026"
+        both = (clamd.socket_path, other.socket_path)
+        async with open_engines(settings(both, max_signature_lag_s=86_400.0), None) as engines:
+            await until_ready(engines, 2)
+            assert [state.address for state in engines.usable()] == [clamd.socket_path]
+            assert engines.state().info.database == 27400
+            (await engines.open_session()).close()
+            engines.reload(settings(both))
+            assert engines.state().info.database == 27390, "what holds is the least of both"
+            engines.reload(settings(both, max_signature_lag_s=86_400.0))
+            other.version = clamd.version
+            with trio.fail_after(PATIENCE_S):
+                while len(engines.usable()) < 2:
+                    await engines.changed().wait()
+            other.version = b"ClamAV 1.4.3/27390/Fri Nov 13 09:26:44 2026"
+            clamd.stop()
+            await until_ready(engines, 1)
+            assert [state.address for state in engines.usable()] == [other.socket_path], "better than none"
 
 
 async def test_several_engines_are_served_in_turn_and_one_lost_costs_nothing(clamd: FakeClamd) -> None:

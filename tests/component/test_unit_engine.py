@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from clamscannerd.engine.sessions import EngineSettings, open_engines
+from clamscannerd.engine.privately import EngineSettings
+from clamscannerd.engine.sessions import open_engines
 from clamscannerd.engine.unit import UnitEngine
 from tests.fakes.realclamd import CLAMD, EICAR, RealClamd, ndb
 

@@ -10,7 +10,8 @@ import trio
 from clamscannerd.engine.clamproto import ReplyKind, Session
 from clamscannerd.engine.health import EngineState
 from clamscannerd.engine.private import PrivatePaths, builtin_signatures, clamd_conf
-from clamscannerd.engine.sessions import Engines, EngineSettings, PrivateKind
+from clamscannerd.engine.privately import EngineSettings, PrivateKind
+from clamscannerd.engine.sessions import Engines
 from clamscannerd.errors import SpawnRefused
 from tests.fakes.clamdclient import receive, send_content
 from tests.fakes.realclamd import RealClamd
@@ -26,8 +27,12 @@ def settings(
     first_ping_timeout_s: float = 5.0,
     ping_timeout_s: float = 5.0,
     auto_wait_s: float = 5.0,
+    confs: dict[str, str] | None = None,
+    max_signature_lag_s: float = 0.0,
 ) -> EngineSettings:
     return EngineSettings(
+        confs=confs or {},
+        max_signature_lag_s=max_signature_lag_s,
         sockets=sockets,
         clamd_conf=clamd_conf,
         database=database,
@@ -38,6 +43,12 @@ def settings(
         check_interval_s=0.05,
         auto_wait_s=auto_wait_s,
     )
+
+
+def free_port() -> int:
+    """Of 127.0.0.1, for a clamd that is started at once."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 async def until(engines: Engines, kind: str, *, signatures: bool | None = None) -> EngineState:
@@ -51,7 +62,7 @@ async def until(engines: Engines, kind: str, *, signatures: bool | None = None) 
 async def until_ready(engines: Engines, count: int) -> None:
     with trio.fail_after(PATIENCE_S):
         while engines.statistics().ready != count:
-            await engines.wait_changed(engines.state())
+            await engines.changed().wait()
 
 
 def scan(sock: socket.socket, content: bytes) -> ReplyKind:

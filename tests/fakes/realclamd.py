@@ -13,13 +13,16 @@ The signatures that are always there (unless `signatures` is given) find EICAR u
 MARKER under `Test.Marker`; clamd itself puts `.UNOFFICIAL` behind names that are not signed.
 """
 
+import hashlib
+import io
 import os
 import shutil
 import socket
 import subprocess
+import tarfile
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -41,6 +44,24 @@ def ndb(name: str, content: bytes) -> bytes:
     return f"{name}:0:*:{content.hex()}\n".encode()
 
 
+def official(version: int, moment: float, content: bytes) -> dict[str, bytes]:
+    """A database that clamd takes for the official daily one of this version and time. `content`: of an .ndb file.
+
+    As .cud, the one kind of container that need not be signed.
+    """
+    head = (
+        f"ClamAV-VDB:{time.strftime('%d %b %Y %H-%M +0000', time.gmtime(moment))}:{version}:1:90:X:X:test:{moment:.0f}"
+    )
+    files = {"daily.info": f"{head}\ndaily.ndb:{len(content)}:{hashlib.sha256(content).hexdigest()}\n".encode()}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in {**files, "daily.ndb": content}.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return {"daily.cud": head.encode().ljust(512) + packed.getvalue()}
+
+
 class RealClamd:
     """clamd -F on `socket_path`, with the database in `database` and its log in `log`."""
 
@@ -51,6 +72,7 @@ class RealClamd:
         signatures: Mapping[str, bytes] | None = None,
         options: Mapping[str, str] | None = None,
         user: str | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="clamd-") if directory is None else directory)
         self._own_directory = directory is None
@@ -59,6 +81,7 @@ class RealClamd:
         self.conf_path = self.directory / "clamd.conf"
         self.log_path = self.directory / "log"
         self._user = user
+        self._prefix = prefix  # a program that becomes clamd
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self.directory.mkdir(exist_ok=True)
@@ -116,7 +139,7 @@ class RealClamd:
         if self._log is None:
             self._log = self.log_path.open("ab")
         self._process = subprocess.Popen(
-            [CLAMD, "-F", "-c", str(self.conf_path)],
+            [*self._prefix, CLAMD, "-F", "-c", str(self.conf_path)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,

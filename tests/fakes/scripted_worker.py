@@ -135,6 +135,7 @@ class EngineNow(Frozen, frozen=True, kw_only=True):
     shared: bool = False
     generation: str = "1/1"
     settings: str = "plain"
+    address: str = "/clamd"
 
 
 class Engine:
@@ -150,12 +151,27 @@ class Engine:
     def state(self) -> EngineNow:
         return self.now
 
-    async def look(self) -> EngineNow:
+    def states(self) -> tuple[EngineNow, ...]:
+        return (self.now,)
+
+    async def look(self) -> tuple[EngineNow, ...]:
         await trio.lowlevel.checkpoint()
-        return self.seen or self.now
+        return (self.seen or self.now,)
 
     def in_flight_budget(self, cores: int, configured: int) -> int:
         return cores + configured
+
+    def usable(self) -> tuple[EngineNow, ...]:
+        return (self.state(),) if self.back.is_set() else ()
+
+    def changed(self) -> trio.Event:
+        return trio.Event() if self.back.is_set() else self.back
+
+    def threads(self, address: str, cores: int) -> int:
+        return cores
+
+    async def open_at(self, address: str) -> tuple[socket.socket, EngineNow]:
+        return await self.open_session(), self.state()
 
     async def open_session(self) -> socket.socket:
         self.sessions += 1
