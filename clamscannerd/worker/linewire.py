@@ -30,8 +30,8 @@ class Withdraw(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fiel
 
 
 class Sessions(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):
-    """`fds` new sessions. `terms`: in a scan, what holds for each; none: the two other fields say it of all. `same`: all
-    is as it was for a session of that engine before, so what was known to be clean still is."""
+    """`fds` new sessions. `terms`: in a scan, what holds for each; none: the two other fields say it of all. `same`:
+    all is as it was for a session of that engine before, so what was known to be clean still is."""
 
     fds: int
     max_file_size: int
