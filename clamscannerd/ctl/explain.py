@@ -16,8 +16,9 @@ import click
 
 from clamscannerd.ctl import text
 from clamscannerd.ctl.calls import FOUND, Caller, Json, absolute
-from clamscannerd.ctl.commands import command, print_answer, wire_names
+from clamscannerd.ctl.commands import columns, command, print_answer, wire_names
 from clamscannerd.ctl.completing import Names
+from clamscannerd.ctl.visible import folded
 
 _KINDS = {stat.S_IFLNK: "a link: links are not followed", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 _KINDS |= {stat.S_IFBLK: "a device", stat.S_IFCHR: "a device"}
@@ -41,7 +42,8 @@ def explain(caller: Caller, path: str) -> int:
     found = caller.call("Scan.explain", {"path": wire, "directory": look is not None and look.directory})
     answer: Json = found if isinstance(found, dict) else {}
     told = None if look is None else look._asdict()
-    print_answer(caller, {**answer, "look": told}, list(_lines(answer, look)))
+    lines = [part for line in _lines(answer, look) for part in ([line] if "/" in line else folded(line, columns(), 14))]
+    print_answer(caller, {**answer, "look": told}, lines)
     finding = answer["finding"]
     return FOUND if finding and finding["state"] == "standing" and not answer["ignored"] else 0
 

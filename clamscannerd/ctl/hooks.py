@@ -29,7 +29,7 @@ UNIT = "clamscannerd-notify.service"
 _BOOTED = "/run/systemd/system"  # sd_booted(3)
 _POLL_S = 0.1
 _MORE_S = 30.0  # than its hooks' time-outs: for the service to start, and to end what it is at
-_MAIL = "/usr/lib/clamscannerd/hooks/mail"  # of the package; else beside the program
+_MAIL = "/usr/lib/clamscannerd/hooks/mail"  # of the package; quickstart has it beside the program
 
 
 @click.group()
@@ -66,8 +66,8 @@ cli.add_command(hooks)
 
 
 def _enabling(hooks: str) -> str:
-    mail = _MAIL if os.path.exists(_MAIL) else os.path.join(sys.prefix, "hooks", "mail")
-    return f"ln -s {mail} {hooks}/mail"
+    own = os.path.join(sys.prefix, "hooks", "mail")
+    return f"ln -s {own if os.path.exists(own) else _MAIL} {hooks}/mail"
 
 
 def _start() -> None:

@@ -338,13 +338,14 @@ def items_lines(items: Sequence[Json], columns: int | None = None) -> list[str]:
     states = max(len(safe(item["state"])) for item in items)
     rows = [
         f"{item['id']:>{ids}}  {safe(item['state']):<{states}}  until {moment(float(item['expires_at']))}"
-        f"  {size(int(item['size'])):>9}  {safe(item['signature'])}"
+        f"  {size(int(item['size'])):>9}"
         for item in items
     ]
-    files = [safe(item["file"]) for item in items]
-    if columns is None or all(cells(f"{row}  {file}") <= columns for row, file in zip(rows, files, strict=True)):
-        return [f"{row}  {file}" for row, file in zip(rows, files, strict=True)]
-    return [line for row, file in zip(rows, files, strict=True) for line in (row, f"{'':>{ids}}  {file}")]
+    names = [f"{safe(item['signature'])}  {safe(item['file'])}" for item in items]
+    both = list(zip(rows, names, strict=True))
+    if columns is None or all(cells(f"{row}  {name}") <= columns for row, name in both):
+        return [f"{row}  {name}" for row, name in both]
+    return [line for row, name in both for line in (row, f"{'':>{ids}}  {name}")]
 
 
 def item_lines(item: Json) -> list[str]:

@@ -65,6 +65,7 @@ def press(terminal: Terminal, keys: str) -> str:
     return shown
 
 
+@pytest.mark.fails_with("walk-unasked")
 def test_two_keys_quarantine_the_only_file_and_say_how_to_undo(tmp_path: Path) -> None:
     with daemon(tmp_path, plain("up load.php")) as fake, Terminal(ctl(fake.path, "disinfect")) as terminal:
         shown = press(terminal, "q")
@@ -149,6 +150,7 @@ def test_who_leaves_has_changed_nothing(tmp_path: Path, keys: str) -> None:
     assert b"Traceback" not in terminal.shown
 
 
+@pytest.mark.fails_with("pasted-keys-decide")
 @pytest.mark.parametrize("pasted", ["qy", "\x1b[A", "qqqq\r", "d\n"])
 def test_several_characters_at_once_decide_nothing(tmp_path: Path, pasted: str) -> None:
     with daemon(tmp_path, plain("a")) as fake, Terminal(ctl(fake.path, "disinfect")) as terminal:
@@ -193,6 +195,7 @@ def test_off_a_terminal_or_with_options_an_action_must_be_named(tmp_path: Path, 
     assert "name an action (quarantine, delete, ignore, cleanse_mailbox), and the files or --all" in run.stderr
 
 
+@pytest.mark.fails_with("colour-in-spite")
 @pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_colours_are_for_terminals_that_want_them(tmp_path: Path, environment: dict[str, str]) -> None:
     command_line = ctl(str(tmp_path / "s"), "disinfect")

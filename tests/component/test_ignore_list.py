@@ -114,6 +114,7 @@ async def test_a_list_outlives_a_restart(tmp_path: Path) -> None:
         assert (await ignore.list_entries(Place(opened).context, ANN.account, 10, 0)).entries == [made]
 
 
+@pytest.mark.fails_with("ignored-count-stale")
 async def test_what_is_ignored_is_counted_while_the_scan_runs(
     place: Place, autojump_clock: trio.testing.MockClock
 ) -> None:

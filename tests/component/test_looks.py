@@ -49,6 +49,7 @@ async def test_one_that_began_and_falls_silent_holds_its_place_for_five_seconds(
     assert 5 <= await took(looks, ANNA) < 10
 
 
+@pytest.mark.fails_with("stopped-worker-endured")
 async def test_an_account_whose_workers_do_not_begin_is_waited_for_long_once_a_minute(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:

@@ -140,6 +140,7 @@ def test_who_is_no_administrator_any_more_is_told_nothing_more(
         assert listener.sock.recv(1) == b""
 
 
+@pytest.mark.fails_with("finding-not-told")
 def test_a_slow_reader_loses_no_finding_and_holds_up_nobody(daemon: RunningDaemon, anna: AccountOnHost) -> None:
     infect(anna, MANY)
     with daemon.client(anna.uid) as client, daemon.client(anna.uid) as listener:

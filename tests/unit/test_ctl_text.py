@@ -41,10 +41,25 @@ def test_no_infected_files_is_never_said_without_what_was_not_scanned() -> None:
     assert text.result({**STATUS, "not_scanned": {}}) == "0 infected, 10 scanned, 0 not scanned"
 
 
+@pytest.mark.fails_with("limit-not-named")
 def test_the_limit_of_the_engine_is_named_where_it_is_known() -> None:
     for size, words in ((25 << 20, "over 25 MiB"), (25_500_000, "over 24.3 MiB"), (0, "over the size limit")):
         shown = {**STATUS, "engine": {"version": "1.4.6", "max_file_size": size}}
         assert text.result(shown) == f"0 infected, 10 scanned, 14 not scanned (9 {words}, 5 encrypted)"
+
+
+@pytest.mark.fails_with("ignored-as-clean")
+def test_what_is_ignored_is_counted_apart_and_said() -> None:
+    ignored = {**STATUS, "infected_file_count": 3, "ignored_file_count": 2}
+    assert text.result(ignored).startswith("1 infected, 2 ignored, 10 scanned")
+    assert text.result({**ignored, "ignored_file_count": 3}).startswith("0 infected, 3 ignored, 10 scanned")
+
+
+@pytest.mark.fails_with("strict-for-nothing")
+def test_strict_tells_a_scan_that_left_files_out() -> None:
+    assert text.scan_exit(STATUS, strict=True) == 3
+    assert text.scan_exit({**STATUS, "not_scanned": {"unchanged": 5}}, strict=True) == 0
+    assert text.scan_exit({**STATUS, "infected_file_count": 1}, strict=True) == 1
 
 
 def test_every_reason_has_its_words() -> None:

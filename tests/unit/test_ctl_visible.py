@@ -35,6 +35,7 @@ def ascii_of(shown: str) -> str:
     return shown.encode().decode("latin-1")
 
 
+@pytest.mark.fails_with("unseen-shown")
 @pytest.mark.parametrize(
     ("raw", "shown"),
     [
@@ -59,6 +60,7 @@ def test_what_acts_or_cannot_be_seen_or_told_apart_is_shown_as_its_bytes(raw: st
     assert safe(raw) == shown
 
 
+@pytest.mark.fails_with("wide-as-narrow")
 @pytest.mark.parametrize(
     ("words", "columns", "shown"),
     [
@@ -105,7 +107,7 @@ def test_a_table_that_does_not_fit_has_two_lines_a_row_and_every_name_whole() ->
     file = f"/home/anna/{WIDE * 9}"
     long = {**ITEM, "id": 12, "file": file}
     head, name, *others = text.items_lines([ITEM, long], 80)
-    assert (name, others[1]) == ("    /home/anna/x y", f"    {file}")
+    assert (name, others[1]) == ("    Eicar  /home/anna/x y", f"    Eicar  {file}")
     assert all(cells(shown) <= 80 for shown in (head, *others))
     assert len(text.items_lines([ITEM, long])) == 2
 
