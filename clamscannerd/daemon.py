@@ -379,10 +379,12 @@ class _Daemon:
         self._runner.wake()
 
     async def _follow_engines(self, engines: Engines) -> None:
-        state, lost = engines.state(), False
+        state, lost, said = engines.state(), False, ("", "")
         while True:
             words = state.reason or f"clamd {state.info.version}/{state.info.database}"
-            if state.kind == "ready":
+            if (state.kind, words) == said:
+                pass  # what is not told here changed: its settings, or the clock
+            elif state.kind == "ready":
                 log.info("engine ready: %s", words, extra={"MESSAGE_ID": events.ENGINE_BACK} if lost else None)
                 lost = False
             elif state.kind == "lost" and not lost:
@@ -390,6 +392,7 @@ class _Daemon:
                 lost = True
             else:
                 log.info("engine %s: %s", state.kind, words)
+            said = state.kind, words
             self._runner.wake()
             self._scans.shares.divide()  # its threads may be more, or fewer
             self._status.changed()
