@@ -13,7 +13,8 @@ Each session of an engine goes through
 
 A worker that asks where it has nothing to lose does not wait for answers, and is ended.
 
-Engines have numbers within the scan, which findings are told with. `info` of a number is what that engine was last
+Engines have numbers within the scan, in the order of the configuration, so that files go where they went in the last
+scan (worker/feed.py); findings are told with them. `info` of a number is what that engine was last
 known to be: a database that it loaded in the last seconds may be named for a verdict of the one before.
 """
 
@@ -66,7 +67,7 @@ class ScanSessions:
         self._kept = kept
         self._engines = engines
         self._live = live
-        self._seats: dict[str, _Seat] = {}
+        self._seats = {state.address: _Seat(at, state.address) for at, state in enumerate(engines.states())}
         self._news = trio.Event()
         self._reason = ""
         self._empty_since = 0.0

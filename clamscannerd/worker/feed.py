@@ -1,7 +1,9 @@
 """Files at the engines: sessions of one or more of them (line.py), several files in flight on each. [worker]
 
 A file goes to the engine with the least outstanding for what it can do at once: an engine that is slow, or hangs, gets
-no more than its share of the window, and the others go on. The verdict is an engine's reply to that very file, and only
+no more than its share of the window, and the others go on. Where that leaves a choice it goes where it went before, by
+its inode, so that what an engine remembers of its own serves again; one more than another has is waited for, and no
+more, so that nobody idles behind a huge file. The verdict is an engine's reply to that very file, and only
 if the file did not change from before to after.
 
 When a session breaks (engine killed, reloaded, idle time-out), what was in flight is asked again, elsewhere or on a new
@@ -28,6 +30,7 @@ MAX_ERRORS: Final = 3  # replies of ERROR for one file before it is given up
 MAX_LONELY_LOSSES: Final = 2  # sessions that one file broke while it was alone
 MAX_MOVES: Final = 3  # engines that fell silent over one file: it may be the file
 _MOST_AGAIN: Final = 64  # open files that wait here; a worker may have 256
+_PATIENCE: Final = 1.0  # of load: as much as an engine works on at once, and it is seldom one that is stuck
 _ANY: Final = Terms(engine=0, max_file_size=1 << 62, clean_allowed=True)
 
 
@@ -142,7 +145,11 @@ class Feed:
         if flight is None:
             return free[0] if free else None
         fitting = [line for line in free if line.takes(flight)]
-        return min(fitting, key=lambda line: (line.terms is flight.terms, line.load()), default=None)
+        best = min(fitting, key=lambda line: (line.terms is flight.terms, line.load()), default=None)
+        if best is None or flight.terms is not None:
+            return best
+        usual = max(self._lines, key=lambda line: _affinity(flight.status.st_ino, line.terms.engine))
+        return usual if usual in fitting and usual.load() <= best.load() + _PATIENCE else best
 
     def _lonely_line(self) -> Line | None:
         """Where suspects go: it empties first."""
@@ -302,3 +309,10 @@ class Feed:
                 self._give_up(lost.pop(), "error")
         self._alone.extend(lost)
         self._told_lost(line.terms, reason)
+
+
+def _affinity(inode: int, engine: int) -> int:
+    """The engine for which it is highest has this inode: when one goes, others get what was its, and nothing else moves
+    (rendezvous hashing)."""
+    mixed = (inode + 1) * 0x9E3779B97F4A7C15 ^ (engine + 1) * 0xC2B2AE3D27D4EB4F
+    return (mixed ^ mixed >> 29) * 0xBF58476D1CE4E5B9 >> 7 & 0xFFFFFFFF
