@@ -18,7 +18,7 @@ import msgspec
 from clamscannerd.errors import CallError, InvalidParams
 from clamscannerd.model import Peer
 from clamscannerd.rpc.access import Rule
-from clamscannerd.rpc.jsonrpc import METHOD_NOT_FOUND, Params
+from clamscannerd.rpc.jsonrpc import METHOD_NOT_FOUND, Params, encode_notification
 from clamscannerd.rpc.strictjson import short
 
 USER = "user"
@@ -32,11 +32,22 @@ class UnknownMethod(CallError):
     kind = "unknown_method"
 
 
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """A notification to a client that asked for them."""
+class Notice:
+    """A notification to clients that asked for them: one for all who are told the same, written once."""
 
-    method: str
-    params: dict[str, object]
+    __slots__ = ("_line", "method", "params")
+
+    def __init__(self, method: str, params: dict[str, object]) -> None:
+        self.method = method
+        self.params = params
+        self._line: bytes | None = None
+
+    @property
+    def line(self) -> bytes:
+        """As it is sent."""
+        if self._line is None:
+            self._line = encode_notification(self.method, self.params)
+        return self._line
 
 
 Stream = Callable[[Callable[[Notice], Awaitable[None]]], Awaitable[None]]

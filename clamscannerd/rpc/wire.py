@@ -326,7 +326,7 @@ class Wire:
             self._note_quiet()
 
     async def _say(self, notice: Notice) -> None:
-        await self._send(jsonrpc.encode_notification(notice.method, notice.params))
+        await self._send(notice.line)
         if self._broken:
             raise _Gone
 
