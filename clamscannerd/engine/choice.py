@@ -16,6 +16,7 @@ import msgspec
 
 from clamscannerd.engine.health import EngineState
 
+_LEAST, _LEAST_SHARED = 4, 2  # files at an engine of ours, and at one of a single thread before which mail waits
 _AHEAD_S = 86_400.0  # a database's time is in its builder's zone, or in clamd's: by no more than that
 
 
@@ -66,9 +67,15 @@ def combined(states: Sequence[EngineState]) -> EngineState:
 
 def budget(states: Iterable[EngineState], cores: int) -> int:
     """Files at the engines at once. For each MaxThreads, or 4 a core where that is less and they are our cores; of a
-    shared one two thirds at most, so that mail is still scanned."""
+    shared one two thirds at most, so that mail is still scanned. At one of few threads files wait besides: else
+    it would wait for us after each of them."""
     total = 0
     for state in states:
         threads = state.max_threads if state.remote else min(state.max_threads, 4 * cores)
-        total += min(threads, state.max_threads * 2 // 3) if state.shared else threads
+        if not state.shared:
+            total += max(_LEAST, threads)
+        elif state.max_threads == 1:
+            total += _LEAST_SHARED
+        else:
+            total += max(1, min(threads, state.max_threads * 2 // 3))
     return max(1, total)

@@ -65,6 +65,13 @@ def test_files_at_the_engines_at_once_are_bounded_by_our_processors_where_the_en
     assert budget([], 2) == 1
 
 
+@pytest.mark.parametrize(("shared", "threads", "files"), [(False, 1, 4), (True, 1, 2), (True, 2, 1), (True, 12, 8)])
+def test_an_engine_of_few_threads_has_work_waiting(shared: bool, threads: int, files: int) -> None:
+    one = engine("/one", 0, shared=shared, max_threads=threads)
+    assert budget([one], 2) == files
+    assert budget([one, one], 2) == 2 * files
+
+
 def test_each_of_several_engines_is_said_and_graded() -> None:
     states = [engine("/a", 0), engine("tcp://b:1", 1), engine("/c", 3), engine("/d", 0, "lost"), engine("/e", None)]
     found = member_checks(states, {"/a", "tcp://b:1", "/c"}, NOW)
