@@ -14,8 +14,8 @@ from tests.fakes.realclamd import EICAR, MARKER, RealClamd, ndb, official
 from tests.fakes.running import RunningDaemon, wait_for
 from tests.integration.people import fill, held_in_mid_scan, put
 
-FILES = 500
-INFECTED = range(0, FILES, 25)
+FILES = 3_000
+INFECTED = range(0, FILES, 50)
 NEW, OLD = 27_400, 27_390
 TIMES = "[engine]\nping_timeout_s = 2\nfirst_ping_timeout_s = 2\ncheck_interval_s = 0.2\n"
 SIGNATURES = ndb("Eicar-Test", EICAR) + ndb("Test.Marker", MARKER)
