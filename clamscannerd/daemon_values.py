@@ -1,5 +1,6 @@
 """Config -> the plain values that each part of [daemon] is built with, or given anew by a reload. Pure."""
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -93,7 +94,12 @@ def cache_settings(config: Config) -> CacheSettings:
         filesystems=tuple(FILESYSTEMS[name] for name in cache.filesystems),
         settle_s=cache.settle_s,
         by_content=cache.by_content,
-        limits=CacheLimits(max_entries=cache.max_entries_per_account),
+        recheck_after_s=cache.recheck_after if cache.rapid else -math.inf,
+        recheck_share=cache.recheck_share,
+        young_s=cache.recheck_younger,
+        limits=CacheLimits(
+            max_entries=cache.max_entries_per_account, keep_s=cache.recheck_after if cache.rapid else 0.0
+        ),
     )
 
 
@@ -135,6 +141,7 @@ def settings(config: Config, own: Sequence[bytes]) -> Settings:
         ignore_kinds=frozenset(IgnoreKind(kind) for kind in ((*IgnoreKind,) if allowed is True else allowed or ())),
         max_ignore_entries=config.ignore.max_entries_per_account,
         excludes=excludes(config, own),
+        rapid=config.cache.rapid and config.cache.enabled,
     )
 
 

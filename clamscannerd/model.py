@@ -25,6 +25,7 @@ Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Database = Annotated[int, Meta(ge=0, le=2**31)]
 MailText = Annotated[str, Meta(max_length=200)]
 RelPath = Annotated[bytes, Meta(min_length=1, max_length=PATH_MAX_BYTES)]
 
@@ -84,6 +85,14 @@ class Reason(StrEnum):
     TIMED_OUT = "timed_out"
     ENGINE_ERROR = "engine_error"
     UNCHANGED = "unchanged"  # left out on purpose: a recent scan; of these no path is kept
+
+
+class Depth(StrEnum):
+    """What an earlier verdict on a file that did not change is worth to a scan."""
+
+    FULL = "full"  # as much as one now, under the same signatures
+    RAPID = "rapid"  # under earlier ones as well, for a time
+    NOCACHE = "nocache"  # nothing
 
 
 class Place(StrEnum):
@@ -215,7 +224,8 @@ class IgnoreEntry(Frozen, frozen=True, kw_only=True):
 
 
 class Counts(Frozen, frozen=True, kw_only=True):
-    """Progress of a scan. At its end scanned_files + sum(not_scanned) == total_files."""
+    """Progress of a scan. At its end scanned_files + sum(not_scanned) == total_files. `earlier`: of cached_files, how
+    many were last checked with which earlier database."""
 
     total_files: Count = 0
     total_bytes: Count = 0
@@ -224,6 +234,7 @@ class Counts(Frozen, frozen=True, kw_only=True):
     infected_files: Count = 0
     cached_files: Count = 0
     not_scanned: dict[Reason, Count] = {}
+    earlier: dict[Database, Count] = {}
 
 
 class EngineInfo(Frozen, frozen=True, kw_only=True):
@@ -258,6 +269,7 @@ class Scan(Frozen, frozen=True, kw_only=True):
     since: float | None = None
     pauses: int = 0
     scheduled: bool = False
+    depth: Depth = Depth.FULL
 
 
 class Finding(Frozen, frozen=True, kw_only=True):

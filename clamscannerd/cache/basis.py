@@ -76,7 +76,7 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def standing(eras: Sequence[Era], present: Era, now: float = 0.0, recheck_after_s: float = -math.inf) -> bytes:
+def standing(eras: Sequence[Era], present: Era, now: float, recheck_after_s: float = -math.inf) -> bytes:
     """For each era number what it is worth: PRESENT, EARLIER (as long as `recheck_after_s` allows it) or 0.
 
     Number 0 is a free slot. `now`: epoch seconds.

@@ -44,6 +44,7 @@ def paths(caller: Caller) -> int:
 @click.option("--recent", metavar="TIME", callback=scans.seconds, help="Only of what changed within TIME: 2d, 12h, 1w.")
 @click.option("--wait", is_flag=True, help="Wait for its end and print what was found.")
 @click.option("--scheduled", is_flag=True, help="Let scans that somebody waits for go first: for timers.")
+@click.option("--depth", type=click.Choice(["full", "rapid", "nocache"]), help="What verdicts of before are worth.")
 @strict_option
 def scan(
     caller: Caller,
@@ -51,13 +52,14 @@ def scan(
     recent: float | None,
     wait: bool,  # noqa: FBT001
     scheduled: bool,  # noqa: FBT001
+    depth: str | None,
     strict: bool,  # noqa: FBT001
 ) -> int:
     """Start a scan of TYPE (see `paths`), or of files and directories of yours.
 
     Where a type and a file have the same name, the word is the type and ./WORD the file.
     """
-    asked = scans.wanted(caller, what, recent, scheduled=scheduled)
+    asked = scans.wanted(caller, what, recent, scheduled=scheduled, depth=depth)
     if asked.keys() == {"scan_type"}:
         answer: object = caller.six("start_scan", **asked)
     else:

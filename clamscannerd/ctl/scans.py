@@ -25,10 +25,18 @@ def seconds(context: click.Context, parameter: click.Parameter, value: str | Non
         raise click.BadParameter(f"{text.safe(value or '')[:_QUOTED]}: {error}", context, parameter) from None
 
 
-def wanted(caller: Caller, words: Sequence[str], recent_s: float | None, *, scheduled: bool) -> Json:
-    """The parameters of Scan.start: `scan_type` or `paths`, and `recent_s` and `scheduled` where they are wanted."""
-    recent = {} if recent_s is None else {"recent_s": recent_s}
-    return {**_wanted(caller, words), **recent, **({"scheduled": True} if scheduled else {})}
+def wanted(
+    caller: Caller, words: Sequence[str], recent_s: float | None, *, scheduled: bool, depth: str | None = None
+) -> Json:
+    """The parameters of Scan.start: `scan_type` or `paths`, and the others where they are wanted."""
+    asked = _wanted(caller, words)
+    if recent_s is not None:
+        asked["recent_s"] = recent_s
+    if scheduled:
+        asked["scheduled"] = True
+    if depth is not None:
+        asked["depth"] = depth
+    return asked
 
 
 def _wanted(caller: Caller, words: Sequence[str]) -> Json:

@@ -186,12 +186,27 @@ def _status_lines(status: Json) -> list[str]:
     read = size(int(status["scanned_file_size"]))
     cached = int(status.get("cached_file_count", 0))
     lines.append(f"  progress:   {files}, {read} scanned{f', {cached} known from before' if cached else ''}")
+    lines += _checked(status)
     if now == "running" and not status["scan_complete"]:
         lines += _motion(status)
     lines.append(f"  result:     {result(status)}")
     if patterns := status.get("excludes"):
         lines.append(f"  left out:   {', '.join(safe(str(pattern)) for pattern in patterns)}")
     return lines + _engine(status.get("engine") or {})
+
+
+def _checked(status: Json) -> list[str]:
+    """Of a scan for which earlier signatures count, or nothing: how many files were checked with which."""
+    depth, shown = str(status.get("depth", "full")), status.get("checked_with") or ()
+    if depth == "full":
+        return []
+    total = sum(int(one["files"]) for one in shown) or 1
+    parts = [
+        f"{100 * int(one['files']) / total:.3g} % with {'' if one['present'] else 'earlier '}signatures"
+        f" {safe(str(one['database']))}"
+        for one in shown
+    ]
+    return [f"  checked:    {', '.join(parts) or 'nothing yet'} ({safe(depth)})"]
 
 
 def met(status: Json) -> int:

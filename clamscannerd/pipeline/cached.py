@@ -14,7 +14,9 @@ Nothing here fails a scan: without a directory that can be written to, files are
 """
 
 import logging
+import math
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +26,7 @@ import trio
 
 from clamscannerd.cache.basis import Era, era_of, standing
 from clamscannerd.cache.files import CacheLimits, Files, Opened, Spool, Table
-from clamscannerd.model import Account, Frozen
+from clamscannerd.model import Account, Depth, Frozen
 from clamscannerd.pipeline.engineview import EngineState
 from clamscannerd.worker.cachewire import Known, Place, Verified
 
@@ -53,6 +55,9 @@ class CacheSettings(Frozen, frozen=True, kw_only=True):
     filesystems: tuple[int, ...]
     settle_s: float
     by_content: bool
+    recheck_after_s: float = -math.inf  # -inf: rapid scans are not permitted
+    recheck_share: float = 1.0
+    young_s: float = 0.0
     limits: CacheLimits
 
 
@@ -90,7 +95,7 @@ class KeptVerdicts:
         self._waiting: list[Verified] = []
         self._waiting_bytes = 0
 
-    async def begin(self, engines: Sequence[EngineState]) -> tuple[Known | None, int]:
+    async def begin(self, engines: Sequence[EngineState], depth: Depth = Depth.FULL) -> tuple[Known | None, int]:
         """Before each attempt: what the worker is told, and the fd of its file (-1: none), the caller's to close."""
         self._close()
         now, cache = time.time(), self._cache
@@ -112,11 +117,17 @@ class KeptVerdicts:
         self._era = era
         (known,), settings = opened, cache.settings
         header = known.header
+        recheck_after_s = settings.recheck_after_s if depth is Depth.RAPID else -math.inf
+        counts = depth is not Depth.NOCACHE and header.made_at <= now
         told = Known(
             key=known.key,
             settled_ns=int(settings.settle_s * 1e9),
             filesystems=settings.filesystems,
-            standing=standing(header.eras, era) if header.made_at <= now else bytes(256),
+            standing=standing(header.eras, era, now, recheck_after_s) if counts else bytes(256),
+            databases=tuple(one.database for one in header.eras),
+            recheck=int(settings.recheck_share * (1 << 32)),
+            turn=secrets.randbelow(1 << 32),
+            young_ns=int(settings.young_s * 1e9),
             files=_place(header.files),
             groups=_place(header.groups),
             contents=_place(header.contents),

@@ -201,7 +201,7 @@ class _Attempt:
         return found
 
     async def _send_job(self, link: WorkerLink, first: Sequence[tuple[socket.socket, EngineState]]) -> None:
-        known, fd = await self._kept.begin([engine for _, engine in first])
+        known, fd = await self._kept.begin([engine for _, engine in first], self._live.scan.depth)
         fds = [session.fileno() for session, _ in first]
         try:
             await link.send(self._job(self._sessions.terms(first), known), [*fds, *([fd] if fd >= 0 else [])])

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from clamscannerd.model import Check, EngineInfo, FindingState, Grade, IgnoreKind, Reason, ScanState, TaskState
+from clamscannerd.model import Check, Depth, EngineInfo, FindingState, Grade, IgnoreKind, Reason, ScanState, TaskState
 
 Path = Annotated[str, Meta(description="A file name in wire form: see info.description.")]
 TaskId = Annotated[str, Meta(pattern="^[0-9a-f]{8}/[0-9a-f]{14}$")]
@@ -37,6 +37,14 @@ class ScanBegun(ScanStarted):
     """`warnings`: why it may not begin, or not find, what one expects."""
 
     warnings: list[str]
+
+
+class CheckedWith(msgspec.Struct):
+    """So many files had their verdict of this database; `present`: the scan's own, else an earlier one."""
+
+    database: int
+    files: int
+    present: bool
 
 
 class ScanStatus(msgspec.Struct):
@@ -64,7 +72,9 @@ class ScanStatus(msgspec.Struct):
         dict[Reason, int], Meta(description="Neither clean nor infected: count by reason; `unchanged` were left out.")
     ]
     excludes: Annotated[list[str], Meta(description="What the configuration leaves out; empty until it begins.")]
-    cached_file_count: int
+    cached_file_count: Annotated[int, Meta(description="Of those scanned, clean before and unchanged since.")]
+    depth: Annotated[Depth, Meta(description="What a verdict of before is worth: see Scan.start.")]
+    checked_with: Annotated[list[CheckedWith], Meta(description="Whose verdicts they are, the present one first.")]
     files_per_second: float
     eta_seconds: int | None
     engine: EngineInfo
@@ -198,6 +208,8 @@ class ScanShown(msgspec.Struct):
     not_scanned: dict[Reason, int]
     excludes: list[str]
     cached_file_count: int
+    depth: Depth
+    checked_with: list[CheckedWith]
     files_per_second: float
     eta_seconds: int | None
     engine: EngineInfo

@@ -14,6 +14,8 @@ SCANS: Mapping[str, Described] = {
             "paths": "Absolute, or relative to the home, within what may be scanned; 100 at most. Links are refused.",
             "recent_s": "Only files that changed (ctime) within so many seconds before now; null: all.",
             "scheduled": "A timer asks: scans that somebody waits for go first, and get more of the engine.",
+            "depth": "full: unchanged files that were clean under the present signatures are; rapid, where it is"
+            " permitted: also under earlier ones for a time; nocache: every file goes to the engine.",
         },
         errors=("refused",),
         examples=(

@@ -38,6 +38,8 @@ STATUS = {
     "not_scanned": {"too_big": 9, "encrypted": 5},
     "excludes": [],
     "cached_file_count": 0,
+    "depth": "full",
+    "checked_with": [{"database": 27400, "files": 4986, "present": True}],
     "files_per_second": 813.4,
     "eta_seconds": 0,
     "engine": ENGINE,

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from clamscannerd import __version__
-from clamscannerd.model import Account, IgnoreKind
+from clamscannerd.model import Account, Depth, IgnoreKind
 from clamscannerd.rpc.access import Rule
 from clamscannerd.rpc.discover import document
 from clamscannerd.rpc.table import Call, Method, Methods, table
@@ -33,6 +33,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     paths: list[str] | None = None
     recent_s: Annotated[float, Meta(gt=0, le=36_500 * 86_400)] | None = None
     scheduled: bool = False
+    depth: Literal["full", "rapid", "nocache"] = "full"
 
 
 class DisinfectFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -203,7 +204,8 @@ def _scans(context: Context) -> list[Method]:
     async def start(call: Call, params: Start) -> object:
         entry = await context.entry(call.peer.uid, call.user)
         wanted = params.scan_type, params.paths, params.recent_s
-        return await scan_start.start(context, entry, call.peer.uid, *wanted, scheduled=params.scheduled)
+        how = scan_start.How(scheduled=params.scheduled, depth=Depth(params.depth))
+        return await scan_start.start(context, entry, call.peer.uid, *wanted, how)
 
     async def cancel(call: Call, _: NoParams) -> object:
         return await scan.cancel(context, await context.entry(call.peer.uid, call.user))

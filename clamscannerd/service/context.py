@@ -61,6 +61,7 @@ class Settings(Frozen, frozen=True, kw_only=True):
     ignore_kinds: frozenset[IgnoreKind] = frozenset(IgnoreKind)
     max_ignore_entries: int = 100
     excludes: tuple[bytes, ...] = ()
+    rapid: bool = False
 
 
 class Context:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from clamscannerd.errors import Refused, SpawnRefused, WorkerFailed
-from clamscannerd.model import PATH_MAX_BYTES, Account, Frozen, Place
+from clamscannerd.model import PATH_MAX_BYTES, Account, Depth, Frozen, Place
 from clamscannerd.rpc.names import from_wire, to_wire
 from clamscannerd.service.accounts import Entry
 from clamscannerd.service.context import Context
@@ -36,6 +36,16 @@ _TROUBLE = {
 }
 
 
+class How(Frozen, frozen=True, kw_only=True):
+    """`scheduled`: nobody waits for it, and others go first."""
+
+    scheduled: bool = False
+    depth: Depth = Depth.FULL
+
+
+_AS_USUAL = How()
+
+
 class Started(Frozen, frozen=True, kw_only=True):
     """`queue_position` 0: it runs, or is about to."""
 
@@ -51,26 +61,27 @@ async def start(
     scan_type: str | None,
     paths: Sequence[str] | None,
     recent_s: float | None,
-    *,
-    scheduled: bool = False,
+    how: How = _AS_USUAL,
 ) -> Started:
     """Queue a scan of one type, or of these paths, and answer at once. Raises Refused.
 
     `recent_s`: only of files that changed within so many seconds before now. The border is fixed here for good, so that
-    a scan that waits or starts over leaves out nothing more. `scheduled`: nobody waits for it, and others go first.
+    a scan that waits or starts over leaves out nothing more.
     """
+    if how.depth is Depth.RAPID and not context.settings.rapid:
+        raise Refused("cannot start the scan: the administrator does not permit rapid scans (cache.rapid)")
     since = None if recent_s is None else time.time() - recent_s
     if (scan_type is None) == (paths is None):
         raise Refused("cannot start the scan: name either a type of scan or paths")
     if scan_type is not None:
-        return await start_type(context, entry, asked_by, scan_type, since, scheduled=scheduled)
+        return await start_type(context, entry, asked_by, scan_type, since, how)
     wanted = _resolve(entry.account, paths or (), permitted(context.settings.scan_types, entry))
     _need_engine(context, entry.account)
     try:
         _check_places(entry.account, wanted, await context.look(entry.account, wanted))
     except (WorkerFailed, SpawnRefused) as error:
         raise _refusal(error) from None
-    return await _queue(context, entry.account, asked_by, "", wanted, since, scheduled=scheduled)
+    return await _queue(context, entry.account, asked_by, "", wanted, since, how)
 
 
 async def start_type(
@@ -79,8 +90,7 @@ async def start_type(
     asked_by: int,
     scan_type: str,
     since: float | None = None,
-    *,
-    scheduled: bool = False,
+    how: How = _AS_USUAL,
 ) -> Started:
     """Queue a scan of one type. Raises Refused."""
     kinds = [kind for kind in permitted(context.settings.scan_types, entry) if kind.id == scan_type]
@@ -94,7 +104,7 @@ async def start_type(
             raise Refused(f"cannot start the scan: there is no directory {names} in the home directory")
     except (WorkerFailed, SpawnRefused) as error:
         raise _refusal(error) from None
-    return await _queue(context, entry.account, asked_by, scan_type, kinds[0].paths, since, scheduled=scheduled)
+    return await _queue(context, entry.account, asked_by, scan_type, kinds[0].paths, since, how)
 
 
 def _refusal(error: Exception) -> Refused:
@@ -127,11 +137,12 @@ async def _queue(
     scan_type: str,
     paths: tuple[bytes, ...],
     since: float | None,
-    *,
-    scheduled: bool,
+    how: How,
 ) -> Started:
     await context.need_room("start the scan")
-    scan = await context.store.add_scan(account, scan_type, paths, asked_by, time.time(), since, scheduled=scheduled)
+    scan = await context.store.add_scan(
+        account, scan_type, paths, asked_by, time.time(), since, scheduled=how.scheduled, depth=how.depth
+    )
     context.queued(account)
     engine = context.engine()
     warnings = []

@@ -100,10 +100,24 @@ def status_of(
         "not_scanned": dict(counts.not_scanned),
         "excludes": [to_wire(pattern) for pattern in scan.excludes],
         "cached_file_count": counts.cached_files,
+        "depth": scan.depth.value,
+        "checked_with": checked_with(scan),
         "files_per_second": round(files_per_second, 1),
         "eta_seconds": eta_seconds,
         "engine": scan.engine,
     }
+
+
+def checked_with(scan: Scan) -> list[dict[str, object]]:
+    """How many files were checked with which database, the present one first."""
+    counts, engine = scan.counts, scan.engine
+    now = counts.scanned_files - sum(counts.earlier.values())
+    shown: list[dict[str, object]] = []
+    if now > 0:
+        shown.append({"database": engine.database, "files": now, "present": True})
+    for database, files in sorted(counts.earlier.items(), reverse=True):
+        shown.append({"database": database, "files": files, "present": False})
+    return shown
 
 
 def warnings_of(scan: Scan, kept: int) -> list[str]:

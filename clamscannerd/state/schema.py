@@ -333,6 +333,14 @@ ENGINES_OF_FINDINGS = """
 ALTER TABLE finding ADD COLUMN engine TEXT;
 """
 
+DEPTHS = """
+-- What an earlier verdict on an unchanged file is worth to the scan: as much as one now under the same signatures,
+-- under earlier ones as well, or nothing.
+ALTER TABLE scan ADD COLUMN depth TEXT NOT NULL DEFAULT 'full' CHECK (depth IN ('full', 'rapid', 'nocache'));
+-- JSON object: of cached_files, how many were last checked with which earlier database.
+ALTER TABLE scan ADD COLUMN earlier TEXT NOT NULL DEFAULT '{}';
+"""
+
 MIGRATIONS: tuple[str, ...] = (
     SCHEMA,
     ENGINES_AND_MAILBOXES,
@@ -343,6 +351,7 @@ MIGRATIONS: tuple[str, ...] = (
     NOTIFICATIONS,
     SCHEDULED,
     ENGINES_OF_FINDINGS,
+    DEPTHS,
 )
 """MIGRATIONS[n] brings a file from version n to n + 1, in one transaction. A new file is made by all of them."""
 

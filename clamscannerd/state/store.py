@@ -23,6 +23,7 @@ from clamscannerd.model import (
     Account,
     Action,
     Counts,
+    Depth,
     EngineInfo,
     Finding,
     FindingState,
@@ -136,12 +137,13 @@ class Store(DigestStore):
         since: float | None = None,
         *,
         scheduled: bool = False,
+        depth: Depth = Depth.FULL,
     ) -> Scan:
         """A queued scan; older ones beyond the limits go. Refused: a job of this account is under way."""
         self._latest.forget(account.uid, account.name)
         try:
             return await self._db.write(
-                store_scans.add, self.limits, account, scan_type, paths, asked_by, now, since, scheduled
+                store_scans.add, self.limits, account, scan_type, paths, asked_by, now, since, scheduled, depth
             )
         finally:  # a look meanwhile may have been at the time before
             self._latest.forget(account.uid, account.name)

@@ -14,6 +14,7 @@ from clamscannerd.model import (
     Account,
     Action,
     Counts,
+    Depth,
     EngineInfo,
     Finding,
     FindingState,
@@ -94,6 +95,7 @@ def scan_of(row: sqlite3.Row) -> Scan:
             infected_files=row["infected_files"],
             cached_files=row["cached_files"],
             not_scanned=msgspec.json.decode(row["not_scanned"], type=dict[Reason, int]),
+            earlier=msgspec.json.decode(row["earlier"], type=dict[int, int]),
         ),
         engine=msgspec.json.decode(row["engine"], type=EngineInfo),
         message=row["message"],
@@ -101,6 +103,7 @@ def scan_of(row: sqlite3.Row) -> Scan:
         since=row["since"],
         pauses=row["pauses"],
         scheduled=bool(row["scheduled"]),
+        depth=Depth(row["depth"]),
     )
 
 

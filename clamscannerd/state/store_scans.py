@@ -14,7 +14,7 @@ import msgspec
 
 from clamscannerd.errors import LocalProtocolError
 from clamscannerd.globs import Globs
-from clamscannerd.model import Account, Counts, EngineInfo, Finding, FindingState, Reason, Scan, ScanState
+from clamscannerd.model import Account, Counts, Depth, EngineInfo, Finding, FindingState, Reason, Scan, ScanState
 from clamscannerd.state.store_rows import (
     SIGNATURE_MAX_CHARS,
     clipped,
@@ -54,13 +54,25 @@ def add(
     now: float,
     since: float | None,
     scheduled: bool,  # noqa: FBT001
+    depth: Depth,
 ) -> Scan:
     owner = make_account(c, account.uid, account.name)
     refuse_if_busy(c, owner, "start the scan")
     cursor = c.execute(
-        "INSERT INTO scan (account, turn, scan_type, paths, state, asked_by, asked_at, engine, since, scheduled)"
-        " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?)",
-        (owner, next_turn(c), scan_type, b"\0".join(paths), asked_by, now, to_json(EngineInfo()), since, scheduled),
+        "INSERT INTO scan (account, turn, scan_type, paths, state, asked_by, asked_at, engine, since, scheduled, depth)"
+        " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
+        (
+            owner,
+            next_turn(c),
+            scan_type,
+            b"\0".join(paths),
+            asked_by,
+            now,
+            to_json(EngineInfo()),
+            since,
+            scheduled,
+            depth,
+        ),
     )
     scan_id = cursor.lastrowid
     c.execute(
@@ -121,7 +133,7 @@ def save_progress(c: sqlite3.Connection, scan_id: int, counts: Counts, engine: E
 def _save_counts(c: sqlite3.Connection, scan_id: int, counts: Counts) -> None:
     c.execute(
         "UPDATE scan SET total_files = ?, total_bytes = ?, scanned_files = ?, scanned_bytes = ?, infected_files = ?,"
-        " cached_files = ?, not_scanned = ? WHERE id = ?",
+        " cached_files = ?, not_scanned = ?, earlier = ? WHERE id = ?",
         (
             counts.total_files,
             counts.total_bytes,
@@ -130,6 +142,7 @@ def _save_counts(c: sqlite3.Connection, scan_id: int, counts: Counts) -> None:
             counts.infected_files,
             counts.cached_files,
             to_json(dict(counts.not_scanned)),
+            to_json(dict(counts.earlier)),
             scan_id,
         ),
     )

@@ -37,6 +37,7 @@ class Tally:
         self.infected_files = 0
         self.cached_files = 0
         self.not_scanned: dict[Reason, int] = {}
+        self.earlier: dict[int, int] = {}
         self.current = b""
         self.wants: Callable[[], int] = lambda: 0  # what goes up as Progress.wants
         self._found: list[FoundFile] = []
@@ -49,8 +50,11 @@ class Tally:
         self.scanned_files += 1
         self.scanned_bytes += size
 
-    def known(self, number: int, size: int) -> None:
-        """Files that are known to be clean: met, and scanned as far as anybody is concerned."""
+    def known(self, number: int, size: int, database: int | None = None) -> None:
+        """Files that are known to be clean: met, and scanned as far as anybody is concerned. `database`: an earlier one
+        says so."""
+        if database is not None:
+            self.earlier[database] = self.earlier.get(database, 0) + number
         self.met_files += number
         self.met_bytes += size
         self.scanned_files += number
@@ -125,6 +129,7 @@ class Tally:
             infected_files=self.infected_files,
             cached_files=self.cached_files,
             not_scanned=dict(self.not_scanned),
+            earlier=dict(self.earlier),
         )
 
     def report(self) -> None:

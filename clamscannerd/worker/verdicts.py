@@ -50,8 +50,7 @@ _LEAST: Final = 4  # fewer are looked up one by one: a row for a directory is as
 _NAME_MAX: Final = 255
 _TURN: Final = 2_048  # entries between two turns of others: some 5 ms
 _HASHING_CPU_S: Final = 30.0  # of a file that the engine takes: 2 GB at the most
-_PRESENT: Final = 1  # cache/basis.py
-_SIZE: Final = slice(16, 24)  # in the facts
+_PRESENT, _EARLIER = 1, 2  # cache/basis.py
 _SYNC: Final = 1 | 2  # SYNC_FILE_RANGE_WAIT_BEFORE, SYNC_FILE_RANGE_WRITE
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -88,6 +87,7 @@ class Verdicts:
         self._contents = bytearray()
         self._opened: dict[int, _Opened] = {}  # by fd; what is stale goes when that is used again
         self._seen = 0
+        self._old_ns = time.time_ns() - self._known.young_ns
 
     def forget(self) -> None:
         """What holds for the engine may be another from now on: look nothing up, remember nothing."""
@@ -133,29 +133,57 @@ class Verdicts:
         if not self.active:
             facts, digest = [b""] * len(files), b""
         else:
-            facts, size = _facts(files)
+            facts, size, newest_ns = _facts(files)
             digest = self._group_print(b"".join(facts)) if len(files) >= _LEAST and since_ns is None else b""
-            if digest and self._worth(self._known.groups, digest):
-                self._tally.known(len(files), size)
+        group, again = None, False
+        if digest:
+            era = self._find(self._known.groups, digest)
+            again = self._known.standing[era] == _EARLIER and self._is_due(digest)
+            if not again and self._counts(era, newest_ns):
+                self._tally.known(len(files), size, self._database(era))
                 return
-        group = Group(digest, len(files)) if digest else None
+            group = Group(digest, len(files))
         for entry, fact in zip(files, facts, strict=True):
             name = os.fsencode(entry.name)
             if since_ns is not None and is_unchanged(entry, since_ns):
                 yield Met(dir_fd, name, prefix + name, Reason.UNCHANGED, entry)
-            elif fact and self._worth(self._known.files, self._file_print(fact)):
-                self._tally.known(1, int.from_bytes(fact[_SIZE], "little"))
-                if group is not None:
-                    self._one_less(group)
-            else:
+            elif not fact or not self._is_known(fact, group, again=again):
                 met = Met(dir_fd, name, prefix + name, None, entry)
                 met.group, met.facts = group, fact
                 yield met
 
-    def _worth(self, place: Place, digest: bytes) -> bool:
-        if not place.slots:
+    def _is_known(self, fact: bytes, group: Group | None, *, again: bool) -> bool:
+        """Count it if it is. `again`: a verdict under an earlier database does not do."""
+        print_ = self._file_print(fact)
+        era = self._find(self._known.files, print_)
+        if self._known.standing[era] == _EARLIER and (again or self._is_due(print_)):
             return False
-        return self._known.standing[find(self._map, place.start, place.slots, digest)] == _PRESENT
+        _, _, size, _, ctime_ns = FACTS.unpack(fact)
+        if not self._counts(era, ctime_ns):
+            return False
+        database = self._database(era)
+        self._tally.known(1, size, database)
+        if group is not None:
+            if database is None:
+                self._one_less(group)
+            else:
+                group.left = -1  # never all of them under the present one
+        return True
+
+    def _find(self, place: Place, digest: bytes) -> int:
+        return find(self._map, place.start, place.slots, digest) if place.slots else 0
+
+    def _counts(self, era: int, ctime_ns: int) -> bool:
+        worth = self._known.standing[era]
+        return worth == _PRESENT or (worth == _EARLIER and ctime_ns < self._old_ns)
+
+    def _is_due(self, digest: bytes) -> bool:
+        """Whether it is the turn of what has this fingerprint to be checked again: of all of them an even share."""
+        return (int.from_bytes(digest[4:], "big") + self._known.turn) % (1 << 32) < self._known.recheck
+
+    def _database(self, era: int) -> int | None:
+        """Which one it was under, if that is an earlier one."""
+        return self._known.databases[era - 1] if self._known.standing[era] == _EARLIER else None
 
     def knows(self, flight: Flight, met: Met, meanwhile: Callable[[], object]) -> bool:
         """Of a file that was opened: whether its content is known to be clean; it is counted then, and else goes to the
@@ -168,7 +196,7 @@ class Verdicts:
         if facts:
             group = met.group if met.facts == facts else None
             self._opened[flight.fd] = _Opened(self._file_print(facts), content, group)
-        if not content or not self._worth(self._known.contents, content):
+        if not content or self._known.standing[self._find(self._known.contents, content)] != _PRESENT:
             return False
         if stamp(os.fstat(flight.fd)) != stamp(flight.status):
             return False  # the engine says what it is now, or that it changes
@@ -224,17 +252,20 @@ class Verdicts:
             self._files, self._groups, self._contents = bytearray(), bytearray(), bytearray()
 
 
-def _facts(files: "list[os.DirEntry[str]]") -> tuple[list[bytes], int]:
-    """What is hashed of each, b"" where it cannot be said; and their bytes."""
-    pack, facts, size = FACTS.pack, [], 0
+def _facts(files: "list[os.DirEntry[str]]") -> tuple[list[bytes], int, int]:
+    """What is hashed of each, b"" where it cannot be said; their bytes, and their latest ctime."""
+    pack, facts, size, newest_ns = FACTS.pack, [], 0, 0
     for entry in files:
         try:
             at = entry.stat(follow_symlinks=False)
-            facts.append(pack(at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns))
+            ctime_ns = at.st_ctime_ns
+            facts.append(pack(at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, ctime_ns))
             size += at.st_size
+            if ctime_ns > newest_ns:
+                newest_ns = ctime_ns
         except (OSError, struct.error):  # opening it says what is wrong; or a time beyond all measure
             facts.append(b"")
-    return facts, size
+    return facts, size, newest_ns
 
 
 def _fitting(

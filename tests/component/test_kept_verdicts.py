@@ -1,5 +1,6 @@
 """pipeline/cached.py against scripted workers: what of a scan's word is kept, and what the next one is told."""
 
+import math
 import os
 import time
 from collections.abc import AsyncIterator
@@ -10,9 +11,9 @@ import pytest
 import trio
 import trio.testing
 
-from clamscannerd.cache.basis import PRESENT
+from clamscannerd.cache.basis import EARLIER, PRESENT
 from clamscannerd.cache.files import CacheLimits
-from clamscannerd.model import Account, Counts, Scan, ScanState
+from clamscannerd.model import Account, Counts, Depth, EngineInfo, Scan, ScanState
 from clamscannerd.pipeline.cached import CacheSettings, VerdictCache
 from clamscannerd.pipeline.scan import ScanJobs, ScanLimits
 from clamscannerd.state.live import Live
@@ -43,9 +44,9 @@ class Place:
         self.view = engine_view(self.engine)
         self.cache = VerdictCache(directory / "cache", settings, self.view)
 
-    async def scan(self, *scripts: Script, stopped: trio.Event | None = None) -> Scan:
+    async def scan(self, *scripts: Script, stopped: trio.Event | None = None, depth: Depth = Depth.FULL) -> Scan:
         """A whole scan; or until it is stopped as at a daemon's end."""
-        asked = await self.store.add_scan(ANN, "home", (b".",), ANN.uid, time.time())
+        asked = await self.store.add_scan(ANN, "home", (b".",), ANN.uid, time.time(), depth=depth)
         async with trio.open_nursery() as nursery:
             jobs = ScanJobs(
                 store=self.store,
@@ -71,7 +72,7 @@ class Place:
             os.close(opened.fd)
         return opened.header.files.count
 
-    async def told(self) -> Known:
+    async def told(self, depth: Depth = Depth.FULL) -> Known:
         """What the next scan is told."""
         heard: list[Known] = []
 
@@ -81,7 +82,7 @@ class Place:
             heard.append(job.known)
             await worker.say(DONE)
 
-        await self.scan(listen)
+        await self.scan(listen, depth=depth)
         return heard[0]
 
 
@@ -210,6 +211,45 @@ async def test_after_a_new_session_nothing_counts_before_the_engine_was_seen(sto
     place = Place(store, tmp_path)
     await place.scan(says)
     assert place.kept() == 1
+
+
+@pytest.mark.parametrize(
+    ("depth", "recheck_after_s", "worth"),
+    [
+        (Depth.FULL, 1e9, 0),
+        (Depth.RAPID, 1e9, EARLIER),
+        (Depth.RAPID, -math.inf, 0),
+        (Depth.NOCACHE, 1e9, 0),
+    ],
+)
+async def test_an_earlier_database_counts_in_a_rapid_scan_where_it_is_permitted(
+    store: Store, tmp_path: Path, depth: Depth, recheck_after_s: float, worth: int
+) -> None:
+    limits = CacheLimits(max_entries=1_000, keep_s=1e9)
+    settings = msgspec.structs.replace(SETTINGS, recheck_after_s=recheck_after_s, recheck_share=0.25, limits=limits)
+
+    async def says(worker: Worker) -> None:
+        await begun(worker)
+        await worker.say(clean(1), DONE)
+
+    place = Place(store, tmp_path, settings)
+    place.engine.now = EngineNow(generation="1/1", info=EngineInfo(version="1", database=1))
+    await place.scan(says)
+    place.engine.now = EngineNow(generation="1/2", info=EngineInfo(version="1", database=2))
+    known = await place.told(depth)
+    assert max(known.standing) == worth
+    assert (known.recheck, known.databases) == (1 << 30, (1,))
+
+
+async def test_a_scan_without_cache_is_told_nothing_and_what_it_says_is_kept(store: Store, tmp_path: Path) -> None:
+    async def says(worker: Worker) -> None:
+        await begun(worker)
+        await worker.say(clean(1), DONE)
+
+    place = Place(store, tmp_path)
+    await place.scan(says, depth=Depth.NOCACHE)
+    assert (await place.told(Depth.NOCACHE)).standing == bytes(256)
+    assert (await place.told()).standing[1] == PRESENT
 
 
 async def test_a_scan_that_starts_over_is_told_what_it_said_before(store: Store, tmp_path: Path) -> None:

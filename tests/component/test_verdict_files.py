@@ -55,7 +55,7 @@ def known(files: Files, wanted: list[bytes], present: Era, account: Account = AN
     with open(opened.fd, "rb") as stream:
         data = stream.read()
     header = opened.header
-    worth = standing(header.eras, present) if header.made_at <= now else bytes(256)
+    worth = standing(header.eras, present, now) if header.made_at <= now else bytes(256)
     return sum(worth[find(data, header.files.start, header.files.slots, one)] for one in wanted)
 
 

@@ -110,7 +110,7 @@ def test_a_named_file_and_a_recent_scan_remember_and_are_told(place: CachedHome)
 def test_another_basis_knows_nothing_and_the_old_one_goes(place: CachedHome) -> None:
     fill(place, 20)
     place.scan()
-    place.era = era(b"n")
+    place.era = era(b"n", b"t")
     assert (place.scan().known, place.scan().known) == (0, 20)
     place.era = era(b"b")
     assert place.scan().known == 0
@@ -171,6 +171,60 @@ def test_an_infected_content_is_never_known(by_content: CachedHome) -> None:
         assert by_content.scan().found == {b"bad"}
         shutil.copy(by_content.home / "bad", by_content.home / "bad2")
         (by_content.home / "bad2").unlink()
+
+
+# Depths
+
+
+@pytest.fixture
+def rapid(place: CachedHome) -> CachedHome:
+    """Scanned under one database, met by a rapid scan under the next."""
+    fill(place, 40)
+    for number in range(3):
+        fill(place, 3, f"small{number}")
+    place.era = era(b"1", database=1)
+    place.scan()
+    place.era = era(b"2", database=2)
+    place.recheck_after_s = 10**9
+    return place
+
+
+def test_a_rapid_scan_takes_what_was_clean_under_an_earlier_database(rapid: CachedHome) -> None:
+    ended = rapid.scan()
+    assert (ended.known, ended.learned, ended.end.counts.earlier) == (49, 0, {1: 49})
+    rapid.recheck_after_s = -1.0
+    ended = rapid.scan()
+    assert (ended.known, ended.learned, ended.end.counts.earlier) == (0, 49, {})
+    assert rapid.scan().known == 49
+
+
+def test_it_checks_a_share_again_and_says_which_is_of_which(rapid: CachedHome) -> None:
+    rapid.share = 0.5
+    again = 0
+    for turn in (0, 1):
+        rapid.turn = turn << 31
+        ended = rapid.scan()
+        again += ended.learned
+        assert ended.known == 49 - ended.learned
+        assert ended.end.counts.earlier == ({1: 49 - again} if again < 49 else {})
+    assert again == 49, "each has had its turn"
+
+
+def test_what_changed_not_long_ago_is_always_checked_again(rapid: CachedHome) -> None:
+    rapid.young_s = 3_600.0
+    assert rapid.scan().known == 0
+    assert rapid.scan().end.counts.earlier == {}
+
+
+def test_other_settings_are_no_earlier_database(rapid: CachedHome) -> None:
+    rapid.era = era(b"2", b"t")
+    assert rapid.scan().known == 0
+
+
+def test_a_changed_file_is_scanned_whatever_the_depth(rapid: CachedHome) -> None:
+    (rapid.home / "d" / "f7").write_bytes(EICAR)
+    ended = rapid.scan()
+    assert (ended.found, ended.known) == ({b"d/f7"}, 48)
 
 
 # Attacks

@@ -1,5 +1,6 @@
 """Scans of one home with what earlier ones left, the daemon's part by hand: real files, a real worker, a real clamd."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -16,11 +17,12 @@ from clamscannerd.worker.cachewire import Known, Place, Verified
 from clamscannerd.worker.messages import Cleared, Found, Recheck, ScanJob, Scanned, Skipped
 from tests.fakes.worker_peer import WorkerPeer, clamd_session
 
-LIMITS = CacheLimits(max_entries=100_000)
+LIMITS = CacheLimits(max_entries=100_000, keep_s=10**12)
+NOW = 1_000.0
 
 
-def era(basis: bytes = b"b", settings: bytes = b"s", at: float = 0.0) -> Era:
-    return Era(basis=basis * 16, settings=settings * 16, version="1", database=1, database_time=0.0, at=at)
+def era(basis: bytes = b"b", settings: bytes = b"s", at: float = 0.0, database: int = 1) -> Era:
+    return Era(basis=basis * 16, settings=settings * 16, version="1", database=database, database_time=0.0, at=at)
 
 
 class Ended:
@@ -53,6 +55,9 @@ class CachedHome:
         self.socket_path = socket_path
         self.settle_s = settle_s
         self.by_content = False
+        self.recheck_after_s = -math.inf
+        self.share = self.young_s = 0.0
+        self.turn = 0
         self.era = era()
         fd = os.open(home, os.O_RDONLY)
         self.filesystems: tuple[int, ...] = (filesystem_type(fd),)
@@ -65,7 +70,11 @@ class CachedHome:
             key=opened.key,
             settled_ns=int(self.settle_s * 1e9),
             filesystems=self.filesystems,
-            standing=standing(header.eras, self.era),
+            standing=standing(header.eras, self.era, NOW, self.recheck_after_s),
+            databases=tuple(one.database for one in header.eras),
+            recheck=int(self.share * (1 << 32)),
+            turn=self.turn,
+            young_ns=int(self.young_s * 1e9),
             files=place(header.files),
             groups=place(header.groups),
             contents=place(header.contents),

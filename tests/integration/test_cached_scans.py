@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.accounts import Person
 from tests.fakes.realclamd import EICAR, MARKER, ndb
-from tests.fakes.running import RunningDaemon, acting_as, wait_for
+from tests.fakes.running import RpcError, RunningDaemon, acting_as, wait_for
 from tests.integration.people import balanced, fill, put
 
 CACHE = "[cache]\nsettle_s = 0.0\n"
@@ -54,6 +54,27 @@ def test_verdicts_outlive_a_restart_and_nothing_that_they_rest_on(alice: Person,
 
         (daemon.database / "more.ndb").write_bytes(ndb("More", b"never anywhere to be found"))
         wait_for(lambda: known(daemon, alice) == 0, "the daemon to notice the new signatures")
+
+
+def test_a_scan_without_cache_scans_all_and_a_rapid_one_needs_permission(alice: Person) -> None:
+    fill(alice, FILES)
+    with RunningDaemon(config=CACHE) as daemon, daemon.client(alice.uid) as client:
+        scanned(daemon, alice)
+        wait_for(lambda: known(daemon, alice) == FILES, "the verdicts of the first scan")
+        client.call("Scan.start", {"scan_type": "home", "depth": "nocache"})
+        status = client.wait_scan()
+        assert (status["depth"], status["cached_file_count"], status["scanned_file_count"]) == ("nocache", 0, FILES)
+        assert status["checked_with"] == [{"database": status["engine"]["database"], "files": FILES, "present": True}]
+        with pytest.raises(RpcError, match="does not permit rapid scans"):
+            client.call("Scan.start", {"scan_type": "home", "depth": "rapid"})
+        daemon.write_config(CACHE + 'rapid = true\nrecheck_share = "0%"\nrecheck_younger = "0d"\n')
+        with daemon.client() as root:
+            root.call("Daemon.reload")
+        (daemon.database / "more.ndb").write_bytes(ndb("More", b"never anywhere to be found"))
+        wait_for(lambda: known(daemon, alice) == 0, "the daemon to notice the new signatures")
+        client.call("Scan.start", {"scan_type": "home", "depth": "rapid"})
+        status = client.wait_scan()
+        assert (status["depth"], status["cached_file_count"]) == ("rapid", FILES)
 
 
 def test_the_file_that_a_worker_is_given_cannot_be_written_by_its_user(alice: Person) -> None:

@@ -149,3 +149,13 @@ def test_paths_and_findings_are_columns() -> None:
     assert text.paths_lines(paths) == ["home         All", "public_html  Web"]
     found = [{"file": "/h/x\x1b", "virus_type": "Eicar"}]
     assert text.infected_lines(found) == ["/h/x\\x1b: Eicar FOUND"]
+
+
+def test_a_status_says_what_share_was_checked_with_which_signatures() -> None:
+    shares = [
+        {"database": 27_502, "files": 950, "present": True},
+        {"database": 27_500, "files": 50, "present": False},
+    ]
+    lines = text.status_lines({**STATUS, "depth": "rapid", "checked_with": shares})
+    assert "  checked:    95 % with signatures 27502, 5 % with earlier signatures 27500 (rapid)" in lines
+    assert "checked:" not in "\n".join(text.status_lines({**STATUS, "depth": "full", "checked_with": shares[:1]}))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from clamscannerd.model import Counts, EngineInfo, MailMessage, Reason, Scan, ScanState
+from clamscannerd.model import Counts, Depth, EngineInfo, MailMessage, Reason, Scan, ScanState
 from clamscannerd.service.status import NO_SIGNATURES, mail_shown, shown, status_of, warnings_of
 
 
@@ -124,3 +124,14 @@ def test_what_is_no_mailbox_has_neither_messages_nor_a_number_of_them() -> None:
     assert mail_shown(None, []) == {}
     assert mail_shown(None, [message(0)]) == {"message_id": "<1@x>", "subject": "s", "from": "a@x", "date": ""}
     assert mail_shown(None, [message(3)]) == {}, "a worker that tells messages of what it does not call a mailbox"
+
+
+def test_files_are_told_apart_by_the_database_that_checked_them() -> None:
+    counts = Counts(total_files=10, scanned_files=10, cached_files=9, earlier={27_400: 2, 27_401: 3})
+    shows = status(scan(counts=counts, engine=EngineInfo(version="1", database=27_500), depth=Depth.RAPID))
+    assert shows["depth"] == "rapid"
+    assert shows["checked_with"] == [
+        {"database": 27_500, "files": 5, "present": True},
+        {"database": 27_401, "files": 3, "present": False},
+        {"database": 27_400, "files": 2, "present": False},
+    ]

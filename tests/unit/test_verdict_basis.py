@@ -77,7 +77,7 @@ def test_what_cannot_be_told_apart_later_is_not_kept(changes: dict[str, object])
 
 def test_an_earlier_database_counts_only_where_it_may_and_as_long_as_it_may() -> None:
     eras = (era(b"p"), era(b"o", at=100.0), era(b"o", b"t", at=100.0))
-    assert standing(eras, era(b"p"))[:4] == bytes((0, PRESENT, 0, 0))
+    assert standing(eras, era(b"p"), 0.0)[:4] == bytes((0, PRESENT, 0, 0))
     assert standing(eras, era(b"p"), now=150.0, recheck_after_s=50.0)[:4] == bytes((0, PRESENT, EARLIER, 0))
     assert standing(eras, era(b"p"), now=151.0, recheck_after_s=50.0)[:4] == bytes((0, PRESENT, 0, 0))
 
