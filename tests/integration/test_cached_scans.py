@@ -83,7 +83,7 @@ def test_the_file_that_a_worker_is_given_cannot_be_written_by_its_user(alice: Pe
     with RunningDaemon(config=CACHE) as daemon:
         scanned(daemon, alice)
         path = daemon.state / "cache" / str(alice.uid)
-        wait_for(path.exists, "the verdicts of the first scan")
+        wait_for(lambda: known(daemon, alice) == 5, "the verdicts of the first scan")
         fd = os.open(path, os.O_RDONLY)
         try:
             with acting_as(alice.uid):
