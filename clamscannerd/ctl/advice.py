@@ -49,6 +49,7 @@ _ACTS: Sequence[tuple[str, str]] = (
     ("cannot keep the answer", "wait a moment, and say it once more"),
     ("it is being verified already", "wait for the end of that, and say it once more"),
     ("the configuration does not allow to ignore", "ask an administrator (ignore.allowed in clamscannerd.toml)"),
+    ("does not permit rapid scans", "leave out --depth, or ask an administrator (cache.rapid in clamscannerd.toml)"),
     ("it is not in the home directory", "name files and directories beneath that home"),
     ("there is no such file or directory", "see what is there: ls; a name with a blank in it needs quotes"),
     ("cannot use what", "leave out --socket and CLAMSCANNERD_SOCKET, or name the daemon's"),
