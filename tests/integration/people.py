@@ -170,18 +170,20 @@ def _stopped_between_verdicts(daemon: RunningDaemon, client: PeerClient, person:
         worker = _running_as(daemon, person)
         return (worker,) if worker or client.good("get_scan_status")["scan_complete"] else None
 
-    (worker,) = wait_for(begun_or_ended, f"a worker of {person.name}")
     directories: set[bytes] = set()
     until = time.monotonic() + 30
-    while worker and alive(worker):
+    while True:  # the worker that looked at the paths before comes first, or none of it is seen
         assert time.monotonic() < until, "the scan does not begin"
-        directories.update(os.path.dirname(file) for file in _open_files(worker, person))
-        if len(directories) > 1:
-            with suppress(ProcessLookupError):
-                os.kill(worker, signal.SIGSTOP)
-                return worker
-    client.wait_scan()
-    return None
+        (worker,) = wait_for(begun_or_ended, f"a worker of {person.name}")
+        if worker is None:
+            return None
+        while alive(worker) and time.monotonic() < until:
+            directories.update(os.path.dirname(file) for file in _open_files(worker, person))
+            if len(directories) > 1:
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGSTOP)
+                    return worker
+        time.sleep(0.001)  # the monitor has to reap it
 
 
 @contextmanager
