@@ -239,5 +239,6 @@ def test_the_command_takes_a_path_from_where_one_is(daemon: RunningDaemon, alice
     assert (outside.returncode, outside.stdout) == (2, "")
     assert outside.stderr == (
         f"clamscannerctl: cannot scan /etc/passwd: it is not in the home directory {alice.home}\n"
+        "clamscannerctl: next: name files and directories beneath that home\n"
     )
     assert ctl("history", cwd=bad.parent).stdout.splitlines()[0].split()[1] == str(bad)
