@@ -121,7 +121,8 @@ def test_fds_that_nobody_read_are_closed_with_the_connection(
             send(client.sock, CALL[:-1], [writer] * FDS)
             client.sock.sendall(b"\n")
             assert client.answer()["id"] == 1
-            assert open_fds(daemon) == {pid: many + (pid == daemon.pid) for pid, many in before.items()}
+            with_its_own = {pid: many + (pid == daemon.pid) for pid, many in before.items()}
+            wait_for(lambda: open_fds(daemon) == with_its_own, "no fd more than the connection's own")
     finally:
         os.close(writer)
     check_over(daemon, before, reader)
