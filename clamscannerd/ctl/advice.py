@@ -40,6 +40,7 @@ _COMMANDS: Sequence[tuple[str, tuple[str, ...]]] = (
 """A part of the sentence -> the command that helps; the first that fits."""
 
 _ACTS: Sequence[tuple[str, str]] = (
+    ("cannot make this call: it is for administrators", "ask an administrator (server.admins in clamscannerd.toml)"),
     ("is for administrators", "leave out --user, or ask an administrator (server.admins in clamscannerd.toml)"),
     ("cannot serve this account", "ask an administrator: the rules are under [accounts] in clamscannerd.toml"),
     ("connect again", "say it once more"),

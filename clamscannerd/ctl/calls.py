@@ -47,6 +47,16 @@ class Options:
         return text.safe(shlex.join([*line, *words]))
 
 
+_SEE = {
+    "ClamScanner.start_scan": ("status",),
+    "Scan.start": ("status",),
+    "ClamScanner.disinfect_files": ("task",),
+    "Task.undo": ("task",),
+    "Quarantine.restore": ("task",),
+}
+"""What begins something that goes on by itself -> the command that shows it."""
+
+
 class Caller:
     """The daemon's calls with the options applied. Connects with the first call; one connection for all."""
 
@@ -67,7 +77,12 @@ class Caller:
             if params and not isinstance(params, Mapping):
                 raise ValueError("cannot name a user: the parameters are given by position")
             params = {**(params if isinstance(params, Mapping) else {}), "user": self.options.user}
-        return self._client.call(method, params)
+        try:
+            return self._client.call(method, params)
+        except KeyboardInterrupt:
+            if (see := _SEE.get(method)) is not None:
+                say(f"there was no answer yet: see whether it has begun: {self.options.again(*see)}")
+            raise
 
     def six(self, func: str, **params: object) -> Json:
         """The whole envelope of one of the six calls with `status` 1; warnings are told. Raises Refusal."""

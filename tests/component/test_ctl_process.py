@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -42,6 +43,22 @@ def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
 def _command(path: str, *words: str) -> list[str]:
     program = "import sys; from clamscannerd.ctl.main import main; sys.exit(main())"
     return [sys.executable, "-c", program, "--socket", path, *words]
+
+
+def test_ctrl_c_before_the_answer_says_where_to_look(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.create_server(path, family=socket.AF_UNIX) as listener:
+        child = subprocess.Popen(
+            _command(path, "scan", "home"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        with child, listener.accept()[0] as asked:
+            assert asked.recv(65536)
+            child.send_signal(signal.SIGINT)
+            _, said = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert said.split("\n")[:1] == [
+        f"clamscannerctl: there was no answer yet: see whether it has begun: clamscannerctl --socket {path} status"
+    ]
 
 
 def test_one_shot_commands_import_neither_trio_nor_rich(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def test_each_advised_command_is_one_of_ours(words: tuple[str, ...]) -> None:
 
 def test_what_is_known_is_advised_and_nothing_else() -> None:
     assert advice.command_for(["cannot show a scan: no scan of this account is known: start one"]) == ("scan", "home")
-    assert advice.act_for(["cannot make this call: it is for administrators"]).startswith("leave out --user")
+    assert advice.act_for(["cannot make this call: it is for administrators"]).startswith("ask an administrator")
+    assert advice.act_for(['cannot act for another account: "user" is for administrators']).startswith("leave out")
     assert (advice.command_for(["\x1b"]), advice.act_for([])) == ((), "")
 
 
