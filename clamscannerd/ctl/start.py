@@ -19,11 +19,14 @@ _VALUES = ("--socket", "--user")
 
 def main() -> int:
     """The console script."""
-    if (wanted := _wanted(sys.argv[1:])) is not None and (code := _status(*wanted)) is not None:
-        return code
-    from clamscannerd.ctl.main import main as whole
+    try:
+        if (wanted := _wanted(sys.argv[1:])) is not None and (code := _status(*wanted)) is not None:
+            return code
+        from clamscannerd.ctl.main import main as whole
 
-    return whole()
+        return whole()
+    except KeyboardInterrupt:  # while it was being loaded: nothing has been asked for
+        return 130
 
 
 def _wanted(words: list[str]) -> tuple[str | None, str | None] | None:

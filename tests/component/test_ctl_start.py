@@ -80,3 +80,12 @@ def test_the_short_way_imports_next_to_nothing(tmp_path: Path) -> None:
         command = [sys.executable, "-I", "-c", PROGRAM, "--socket", fake.path, "status", "--json"]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_ctrl_c_while_it_is_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["clamscannerctl", "scan", "home"])
+    monkeypatch.setattr(main, "main", interrupted)
+    assert start.main() == 130
