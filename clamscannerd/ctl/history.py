@@ -117,8 +117,13 @@ def _engine(scan: Json) -> str:
     return f"; clamd {text.safe(str(engine['version']))}{database}"
 
 
+def _fate(state: object) -> str:
+    """`cleared` would read as clean, and it may stand in the next scan's list."""
+    return "looked at again since" if state == "cleared" else text.safe(str(state))
+
+
 def _fates(scan: Json) -> str:
-    words = ", ".join(f"{number} {text.safe(state)}" for state, number in scan["findings"].items())
+    words = ", ".join(f"{number} {_fate(state)}" for state, number in scan["findings"].items())
     return f"; of those found: {words}" if words else ""
 
 
@@ -130,7 +135,7 @@ def _text_lines(scan: Json, width: int | None) -> Iterator[str]:
         yield from folded(f"  warning:    {text.safe(str(words))}", width, 14)
     for found in scan["files"]:
         by = f", ignored ({text.ignored_by(found['ignored'])})" if found.get("ignored") else ""
-        yield f"{text.safe(found['file'])}: {text.safe(found['virus_type'])}: {text.safe(found['state'])}{by}"
+        yield f"{text.safe(found['file'])}: {text.safe(found['virus_type'])}: {_fate(found['state'])}{by}"
     for left in scan["not_scanned_files"]:
         yield f"{text.safe(left['file'])}: not scanned: {_why(scan, left)}"
 
@@ -221,7 +226,7 @@ def _files_lines(one: Json) -> Iterator[str]:
     yield from (f"{owner}: {line}" for line in text.infected_lines(one["infected"]))
     for found in one["files"]:
         if found["state"] != "standing":
-            yield f"{owner}: {text.safe(found['file'])}: {text.safe(found['virus_type'])}: {text.safe(found['state'])}"
+            yield f"{owner}: {text.safe(found['file'])}: {text.safe(found['virus_type'])}: {_fate(found['state'])}"
     for left in one["not_scanned_files"]:
         yield f"{owner}: {text.safe(left['file'])}: not scanned: {_why(one, left)}"
 

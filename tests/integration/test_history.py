@@ -95,7 +95,7 @@ def test_history_and_reports_as_a_person_reads_them(daemon: RunningDaemon, anna:
     assert listed.code == 0
     newest, older = listed.out.splitlines()[:2]
     assert "done: 1 infected, 3 scanned" in newest
-    assert "of those found: 1 cleared, 1 quarantined" in older
+    assert "of those found: 1 looked at again since, 1 quarantined" in older
     said = ctl(daemon, "report", "--details", user=anna.name)
     assert said.code == 1
     assert "1 infected, 3 scanned" in said.out
