@@ -136,6 +136,8 @@ def test_with_every_cache_off_the_findings_are_the_same(
     tree = Tree(home, random.Random(seed))
     for _ in range(4):
         tree.directory()
+    for _ in range(3 * EDITS):  # so that some stay as they are
+        tree.write()
     known = 0
     for number in range(amount(2, 100)):
         tree.change()
