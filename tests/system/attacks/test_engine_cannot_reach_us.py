@@ -100,7 +100,7 @@ def test_what_the_engines_user_tries_is_refused(alice: Person, tmp_path: Path, f
         (monitor,) = children(daemon.pid)
         (engine,) = [pid for pid in children(monitor) if proc(pid, "comm") == "clamd\n"]
         take(client)
-        for number in range(400):
+        for number in range(2_000):  # a scan that is still at work when it is looked for
             put(alice, f"file{number}", b"clean\n", mode=0o600)
         bad = put(alice, "bad", mode=0o600)
         client.good("start_scan", {"scan_type": "home"})
