@@ -22,7 +22,7 @@ from clamscannerd.spawn import explain
 from tests.fakes.accounts import Person, throw_away
 from tests.fakes.aftermath import children
 from tests.fakes.dropped import Look
-from tests.fakes.monitored import ROOT, fds_of, proc, spawning, status_of
+from tests.fakes.monitored import ROOT, proc, spawning, status_of
 from tests.fakes.restoring import put, take
 from tests.fakes.running import RunningDaemon, wait_for
 from tests.rows import Figure
@@ -67,7 +67,7 @@ async def test_the_engine_runs_as_its_own_user() -> None:
                 await trio.lowlevel.checkpoint()
         _has_no_rights(status_of(engine.pid))
         with trio.fail_after(10):  # the loader still has a library open
-            while set(fds_of(engine.pid)) != {0, 1, 2}:
+            while set(os.listdir(f"/proc/{engine.pid}/fd")) != {"0", "1", "2"}:
                 await trio.lowlevel.checkpoint()
         assert os.getpriority(os.PRIO_PROCESS, engine.pid) == 5
         with pytest.raises(SpawnRefused, match="running"):
