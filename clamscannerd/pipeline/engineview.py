@@ -6,30 +6,20 @@ from typing import Protocol
 
 import trio
 
+from clamscannerd.cache import basis
 from clamscannerd.errors import EngineLost
-from clamscannerd.model import EngineInfo
 from clamscannerd.pipeline.courtesy import Courtesy
 
 _PAUSE_S = 0.5  # between two tries while the engine answers pings and yet gives no session
 
 
-class EngineState(Protocol):
-    """What jobs need of engine/sessions.EngineState."""
+class EngineState(basis.EngineState, Protocol):
+    """What jobs need of engine/sessions.EngineState: what a verdict rests on, and these."""
 
-    @property
-    def info(self) -> EngineInfo: ...
-    @property
-    def signatures(self) -> bool: ...
-    @property
-    def max_file_size(self) -> int: ...
     @property
     def shared(self) -> bool: ...
     @property
     def address(self) -> str: ...
-    @property
-    def generation(self) -> str: ...
-    @property
-    def settings(self) -> str: ...
 
 
 class Engines(Protocol):

@@ -130,13 +130,8 @@ class Connection:
         self._decoder = Decoder()
 
     @property
-    def has_partial_line(self) -> bool:
-        """A line has begun and not ended; whoever reads gives it a time limit."""
-        return bool(self._line)
-
-    @property
     def pending_bytes(self) -> int:
-        """How long the line that has not ended is by now."""
+        """How long the line that has not ended is by now; whoever reads gives it a time limit."""
         return len(self._line)
 
     def receive_data(self, data: bytes) -> list[Event]:

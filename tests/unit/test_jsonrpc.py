@@ -290,11 +290,11 @@ def test_the_end_of_the_stream_ends_the_last_line() -> None:
 
 def test_a_line_begun_is_told() -> None:
     connection = Connection(limits=SMALL)
-    assert not connection.has_partial_line
+    assert not connection.pending_bytes
     connection.receive_data(b"{")
-    assert connection.has_partial_line
+    assert connection.pending_bytes
     connection.receive_data(b"}\n")
-    assert not connection.has_partial_line
+    assert not connection.pending_bytes
 
 
 def test_using_a_connection_after_its_end_is_our_own_fault() -> None:
