@@ -66,6 +66,8 @@ class Feed:
 
     @property
     def in_flight(self) -> int:
+        if len(self._lines) == 1:  # as most often, and this is asked several times a file
+            return len(self._lines[0].flights)
         return sum(len(line.flights) for line in self._lines)
 
     @property

@@ -23,12 +23,15 @@ def stamp(status: os.stat_result) -> Stamp:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def sha256_of(fd: int, cpu_s: float = math.inf, meanwhile: Callable[[], object] = lambda: None) -> bytes:
+def sha256_of(
+    fd: int, cpu_s: float = math.inf, meanwhile: Callable[[], object] = lambda: None, size: int = _SMALL_BYTES
+) -> bytes:
     """Of the whole content, by pread: whoever shares the open file is not disturbed. NO_SHA256 when it takes longer
-    than `cpu_s` of this thread's time. `meanwhile` is called now and then."""
-    small = os.pread(fd, _SMALL_BYTES, 0)
-    if len(small) < _SMALL_BYTES and not os.pread(fd, 1, len(small)):
-        return hashlib.sha256(small).digest()
+    than `cpu_s` of this thread's time. `meanwhile` is called now and then. `size`: bytes that it should have."""
+    if size < _SMALL_BYTES:
+        small = os.pread(fd, size + 1, 0)
+        if len(small) == size:  # and no more, although one more was asked for
+            return hashlib.sha256(small).digest()
     digest = hashlib.sha256()
     offset, ends = 0, time.thread_time() + cpu_s
     while block := os.pread(fd, _BLOCK_BYTES, offset):

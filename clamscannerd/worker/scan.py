@@ -358,7 +358,7 @@ class ScanRun:
     def _found(self, flight: Flight, signature: str, cpu_s: float, *, mailbox: bool) -> Identity | None:
         """Count and report it; None when it cannot be read. Over `cpu_s` it gets an identity that no file has."""
         try:
-            identity = identity_of(flight.status, sha256_of(flight.fd, cpu_s, self._tell))
+            identity = identity_of(flight.status, sha256_of(flight.fd, cpu_s, self._tell, flight.status.st_size))
         except OSError:
             self._not_scanned(flight, Reason.UNREADABLE)
             return None

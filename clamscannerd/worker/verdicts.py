@@ -135,7 +135,7 @@ class Verdicts:
         else:
             facts, size, newest_ns = _facts(files)
             digest = self._group_print(b"".join(facts)) if len(files) >= _LEAST and since_ns is None else b""
-        group, again = None, False
+        group, again, any_known = None, False, self._known.files.slots > 0
         if digest:
             era = self._find(self._known.groups, digest)
             again = self._known.standing[era] == _EARLIER and self._is_due(digest)
@@ -147,7 +147,7 @@ class Verdicts:
             name = os.fsencode(entry.name)
             if since_ns is not None and is_unchanged(entry, since_ns):
                 yield Met(dir_fd, name, prefix + name, Reason.UNCHANGED, entry)
-            elif not fact or not self._is_known(fact, group, again=again):
+            elif not fact or not any_known or not self._is_known(fact, group, again=again):
                 met = Met(dir_fd, name, prefix + name, None, entry)
                 met.group, met.facts = group, fact
                 yield met
@@ -220,7 +220,7 @@ class Verdicts:
         if not self._known.by_content:
             return b""
         try:
-            sha256 = sha256_of(flight.fd, _HASHING_CPU_S, meanwhile)
+            sha256 = sha256_of(flight.fd, _HASHING_CPU_S, meanwhile, flight.status.st_size)
         except OSError:
             return b""  # the engine is to say it
         return b"" if sha256 == NO_SHA256 else self._content_print(sha256)
