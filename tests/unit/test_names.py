@@ -20,6 +20,7 @@ PAIRS = [
     (b"\xed\xa0\x80", "\\xed\\xa0\\x80"),  # a surrogate is not valid UTF-8
     (b"\xc0\xaf", "\\xc0\\xaf"),  # nor is an overlong slash
     (b"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"),  # nor anything beyond U+10FFFF
+    (b"\\udcff\xff\\ud800\\x", "\\\\udcff\\xff\\\\ud800\\\\x"),
     (b'line\nquote"\x7f\0', 'line\nquote"\x7f\0'),
 ]
 
