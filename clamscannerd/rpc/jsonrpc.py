@@ -242,7 +242,7 @@ _requests = msgspec.json.Decoder(Request)
 def _line(message: dict[str, object], params: Params = None) -> bytes:
     if params is not None:
         message["params"] = params
-    return _encoder.encode(message) + b"\n"  # JSON's strings hold no bare newline
+    return _encoder.encode_lines((message,))  # JSON's strings hold no bare newline
 
 
 def _outgoing(params: OutgoingParams) -> Params:

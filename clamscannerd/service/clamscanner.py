@@ -5,10 +5,12 @@ trouble with who asks (no such account) is a JSON-RPC error, raised as CallError
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 import msgspec
+import trio
 
 from clamscannerd.errors import Refused, SpawnRefused, WorkerFailed
 from clamscannerd.model import LOG_NAME, SCAN_ENDED, Account, Scan, ScanState, TaskState
@@ -16,6 +18,8 @@ from clamscannerd.service.accounts import Entry
 from clamscannerd.service.context import Context
 from clamscannerd.service.envelope import Answer, done, refused
 from clamscannerd.service.ignoring import NOT_COMPARED, as_found
+from clamscannerd.service.inslices import encoded
+from clamscannerd.service.polls import KEPT_PATHS
 from clamscannerd.service.scan_start import present, start_type
 from clamscannerd.service.scan_types import permitted
 from clamscannerd.service.selection import select
@@ -66,7 +70,10 @@ async def get_scan_status(context: Context, entry: Entry) -> Answer | msgspec.Ra
         numbers = live.found, len(live.infected), ignored
         if (text := polls.get(account, live.scan, *numbers)) is not None:
             return text
-        return polls.put(done(_STATUS, *_live_status(account, live, ignored)), account, live.scan, *numbers)
+        scan, first = live.scan, list(islice(live.infected, LISTED))
+        paths = await encoded(shown(account.home, path) for path in first)
+        answer = done(_STATUS, *_live_status(account, live, ignored, paths))
+        return answer if len(paths) > KEPT_PATHS else polls.put(answer, account, scan, *numbers)
     found = await context.store.latest_found(account.uid, account.name)
     if found is None:
         return refused(_STATUS, f"cannot show a scan: {NO_SCAN}")
@@ -76,7 +83,8 @@ async def get_scan_status(context: Context, entry: Entry) -> Answer | msgspec.Ra
     if (text := polls.get(account, found, ignored)) is not None:
         return text
     data, warnings = await _stored_status(context, account, found, judged=False)
-    return polls.put(done(_STATUS, {**data, "ignored_file_count": ignored}, warnings), account, found, ignored)
+    answer = done(_STATUS, {**data, "ignored_file_count": ignored}, warnings)
+    return answer if len(found.first) > KEPT_PATHS else polls.put(answer, account, found, ignored)
 
 
 async def scan_status(
@@ -88,7 +96,7 @@ async def scan_status(
     live = context.live.scan_of(account.uid, account.name)
     if live is not None and live.scan.id == scan.id:
         ignored = await context.ignores.count(account, live.scan, len(live.infected))
-        data, warnings = _live_status(account, live, ignored)
+        data, warnings = _live_status(account, live, ignored, [])
     else:
         if kept is None:
             kept, _ = await context.store.found_paths(scan.id, 0)
@@ -98,12 +106,14 @@ async def scan_status(
     return {**data, "warnings": warnings}
 
 
-def _live_status(account: Account, live: LiveScan, ignored: int | None) -> tuple[dict[str, object], list[str]]:
+def _live_status(
+    account: Account, live: LiveScan, ignored: int | None, infected: Sequence[msgspec.Raw]
+) -> tuple[dict[str, object], list[str]]:
     data = status_of(
         live.scan,
         home=account.home,
         current=live.current,
-        infected=list(islice(live.infected, LISTED)),
+        infected=infected,
         kept=len(live.infected),
         queue_position=0,
         files_per_second=live.files_per_second(),
@@ -121,7 +131,7 @@ async def _stored_status(
         scan,
         home=account.home,
         current=b"",
-        infected=found.first,
+        infected=await encoded(shown(account.home, path) for path in found.first),
         kept=found.kept,
         queue_position=await context.jobs.position(scan.uid, scan.name) if waits else 0,
         files_per_second=_overall_rate(scan),
@@ -155,7 +165,7 @@ async def _list_infected_files(context: Context, account: Account) -> Answer:
         warnings.append(NOT_COMPARED)
     if idle := await context.ignores.not_allowed(account):
         warnings.append(f"{idle} entries of this account's ignore list have no effect: the configuration forbids them")
-    data = [
+    rows = (
         {
             "file": shown(account.home, f.path),
             "virus_type": f.signature or "unknown",
@@ -164,8 +174,8 @@ async def _list_infected_files(context: Context, account: Account) -> Answer:
             **mail_shown(f.mailbox, listed.messages.get(f.id, [])),
         }
         for f in listed.standing
-    ]
-    return done("list_infected_files", data, warnings)
+    )
+    return done("list_infected_files", await encoded(rows), warnings)
 
 
 async def disinfect_files(
@@ -194,7 +204,8 @@ async def _disinfect_files(
         judged = await context.ignores.of(account, as_found(findings))
         if others is not None and not judged.complete:
             raise Refused(f"cannot disinfect all others: {NOT_COMPARED}")
-        chosen = select(account.home, findings, actions, others, judged.entries)
+        choose = partial(select, account.home, findings, actions, others, judged.entries)
+        chosen = await trio.to_thread.run_sync(choose)  # 3 us a file, of 100,000
         task = await context.store.add_task(account, scan.id, chosen.steps, asked_by, time.time())
     except Refused as error:
         return refused(func, str(error))

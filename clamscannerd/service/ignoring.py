@@ -16,7 +16,7 @@ list).
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import trio
@@ -83,7 +83,7 @@ class Budget:
         self.left_s = left_s
 
 
-def judge(entries: Sequence[IgnoreEntry], found: Sequence[FoundFile], budget: Budget) -> Judged:
+def judge(entries: Sequence[IgnoreEntry], found: Iterable[FoundFile], budget: Budget) -> Judged:
     """[thread]"""
     began = time.thread_time()
     covered: dict[int, IgnoreEntry] = {}
@@ -99,10 +99,11 @@ def judge(entries: Sequence[IgnoreEntry], found: Sequence[FoundFile], budget: Bu
     return Judged(covered, complete)
 
 
-def as_found(findings: Iterable[Finding]) -> list[FoundFile]:
-    return [
+def as_found(findings: Iterable[Finding]) -> Iterator[FoundFile]:
+    """Made where they are judged."""
+    return (
         FoundFile(one.id, one.path, one.signature, one.identity.sha256, one.mailbox is not None) for one in findings
-    ]
+    )
 
 
 class _Counted(NamedTuple):
@@ -141,10 +142,8 @@ class Ignores:
             return 0
         return sum(entry.kind not in kinds for entry in await self._store.ignores(account.uid, account.name))
 
-    async def of(self, account: Account, findings: Sequence[FoundFile], budget: Budget | None = None) -> Judged:
+    async def of(self, account: Account, findings: Iterable[FoundFile], budget: Budget | None = None) -> Judged:
         """Which of these findings of the account are ignored now."""
-        if not findings:
-            return Judged({})
         entries = self.in_effect(await self._store.ignores(account.uid, account.name))
         return await self._judge(entries, findings, budget or Budget())
 
@@ -196,7 +195,7 @@ class Ignores:
         self._counts[who] = _Counted(scan.id, state, number, next_at)
         return number
 
-    async def _judge(self, entries: Sequence[IgnoreEntry], found: Sequence[FoundFile], budget: Budget) -> Judged:
+    async def _judge(self, entries: Sequence[IgnoreEntry], found: Iterable[FoundFile], budget: Budget) -> Judged:
         if not entries:
             return Judged({})
         return await trio.to_thread.run_sync(judge, entries, found, budget, limiter=self._threads)

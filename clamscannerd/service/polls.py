@@ -21,6 +21,9 @@ KEPT = 2_048
 KEPT_BYTES = 2_048
 """Of one answer: one that lists infected files is made anew each time."""
 
+KEPT_PATHS = 20
+"""One with more is longer."""
+
 
 class _Kept(NamedTuple):
     account: Account
@@ -45,8 +48,9 @@ class Polls:
 
     def put(self, answer: Mapping[str, object], account: Account, subject: object, *numbers: int | None) -> msgspec.Raw:
         """`answer` as text. `subject`: of which it was made; it must not be changed in place."""
-        text = msgspec.Raw(self._encoder.encode(answer))
-        if len(bytes(text)) <= KEPT_BYTES:
+        encoded = self._encoder.encode(answer)
+        text = msgspec.Raw(encoded)
+        if len(encoded) <= KEPT_BYTES:
             if len(self._kept) >= KEPT:
                 self._kept.clear()
             self._kept[account.uid, account.name] = _Kept(account, subject, numbers, text)

@@ -6,6 +6,8 @@ infected files does: "0 infected" alone would say more than is known.
 
 from collections.abc import Sequence
 
+import msgspec
+
 from clamscannerd.model import SCAN_ENDED, Finding, IgnoreEntry, MailMessage, Reason, Scan, ScanState
 from clamscannerd.rpc.names import to_wire
 
@@ -70,18 +72,18 @@ def status_of(
     *,
     home: bytes,
     current: bytes,
-    infected: Sequence[bytes],
+    infected: Sequence[str | msgspec.Raw],
     kept: int,
     queue_position: int,
     files_per_second: float,
     eta_seconds: int | None,
 ) -> dict[str, object]:
-    """`data` of get_scan_status. `infected`: the first of the `kept` findings; more may have been found."""
+    """`data` of get_scan_status. `infected`: the first of the `kept` findings, as shown; more may have been found."""
     counts = scan.counts
     started = scan.started_at if scan.started_at is not None else scan.asked_at
     return {
         "current_file": shown(home, current),
-        "infected_files": [shown(home, path) for path in infected],
+        "infected_files": infected,
         "scan_complete": int(scan.state in SCAN_ENDED),
         "scanned_file_count": counts.scanned_files,
         "scanned_file_size": counts.scanned_bytes,

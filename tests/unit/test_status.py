@@ -60,9 +60,9 @@ def test_mebibytes_are_rounded_up(size: int, mebibytes: int) -> None:
 
 
 def test_paths_are_absolute_and_in_wire_form() -> None:
-    shows = status(scan(), current=b"a\\b\xff", infected=[b"x\n", "é".encode()], kept=2000)
+    shows = status(scan(), current=b"a\\b\xff", infected=["/home/ann/x\n"], kept=2000)
     assert shows["current_file"] == "/home/ann/a\\\\b\\xff"
-    assert shows["infected_files"] == ["/home/ann/x\n", "/home/ann/é"]
+    assert shows["infected_files"] == ["/home/ann/x\n"]
     assert shows["infected_file_count"] == 2000
     assert shown(b"/home/ann", b"") == ""
 
