@@ -20,6 +20,8 @@ class EngineState(basis.EngineState, Protocol):
     def shared(self) -> bool: ...
     @property
     def address(self) -> str: ...
+    @property
+    def max_threads(self) -> int: ...
 
 
 class Engines(Protocol):
@@ -53,6 +55,12 @@ class EngineView:
     def budget(self) -> int:
         """Files at the engine over all scans, as things stand."""
         return self.courtesy.of(self._engines.in_flight_budget(self._cores, self.in_flight))
+
+    def least(self) -> int:
+        """Files at the engines of any one scan, whatever its share: one at each of ours, so that none of them that is
+        busy with a huge file keeps the others from it. One, where others use them or the operator has said a number."""
+        usable = self._engines.usable()
+        return 1 if self.in_flight or any(state.shared for state in usable) else max(1, len(usable))
 
     def others_wait(self) -> bool:
         """Whether others use the engine as well, and how many files are at it is left to us."""

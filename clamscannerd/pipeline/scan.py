@@ -215,7 +215,7 @@ class _Attempt:
             excludes=self._live.scan.excludes,
             named=not self._live.scan.scan_type,
             since_ns=None if since is None else int(since * 1e9),
-            window=self._share.window,
+            window=self._window(),
             max_file_size=max(one.max_file_size for one in terms),
             clean_allowed=all(one.clean_allowed for one in terms),
             file_deadline_s=jobs.limits.file_deadline_s,
@@ -302,10 +302,13 @@ class _Attempt:
         extra = events.infection(uid, scan=finding.scan_id, path=path, signature=finding.signature)
         log.info("scan %d of uid %d: %r in %r", finding.scan_id, uid, finding.signature, path, extra=extra)
 
+    def _window(self) -> int:
+        return max(self._share.window, self._jobs.engines.least())
+
     async def _tell_share(self, link: WorkerLink) -> None:
-        told = self._share.window
+        told = self._window()
         while True:
-            while (window := self._share.window) == told:
+            while (window := self._window()) == told:
                 await self._share.wait_changed()
             await link.send(Window(window=window))
             told = window

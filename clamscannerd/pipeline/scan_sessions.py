@@ -149,6 +149,7 @@ class ScanSessions:
             threads=self._engines.threads(state),
             slow=slow,
             kept=self._kept.counts(state),
+            in_turn=state.max_threads == 1,
         )
 
     def _all_info(self) -> EngineInfo:

@@ -1,10 +1,10 @@
 """Files at the engines: sessions of one or more of them (line.py), several files in flight on each. [worker]
 
 A file goes to the engine with the least outstanding for what it can do at once: an engine that is slow, or hangs, gets
-no more than its share of the window, and the others go on. Where that leaves a choice it goes where it went before, by
-its inode, so that what an engine remembers of its own serves again; one more than another has is waited for, and no
-more, so that nobody idles behind a huge file. The verdict is an engine's reply to that very file, and only
-if the file did not change from before to after.
+no more than its part of the window, by what it can do at once, and the others go on. Where that leaves a choice it goes
+where it went before, by its inode, so that what an engine remembers of its own serves again; one more than another has
+is waited for, and no more, so that nobody idles behind a huge file. The verdict is an engine's reply to that very file,
+and only if the file did not change from before to after.
 
 When a session breaks (engine killed, reloaded, idle time-out), what was in flight is asked again, elsewhere or on a new
 one. One of those files may have killed the engine: each is then asked alone, on one session that takes nothing else
@@ -58,6 +58,7 @@ class Feed:
         self._gone: list[int] = []  # closed, and maybe polled still
         self._most: dict[int, int] = {}  # of engines whose StreamMaxLength is below what the daemon knows
         self._wants = 0
+        self._window = 1 << 30  # the last one that was given
         self.lost_reason = "no session yet"
 
     @property
@@ -122,6 +123,7 @@ class Feed:
 
     def room(self, window: int) -> bool:
         """Whether a new file may be sent now. Suspects go alone, so nothing new goes where they are."""
+        self._window = window
         if not self._lines:
             return False
         if self._best(None, window) is None:
@@ -143,7 +145,8 @@ class Feed:
         if self.in_flight >= window or (flight is None and len(self._again) >= _MOST_AGAIN):
             return None
         taken = self._lonely_line() if self._alone else self._lonely
-        free = [line for line in self._lines if line is not taken and line.free()]
+        threads = sum(line.terms.threads for line in self._lines)
+        free = [line for line in self._lines if line is not taken and line.free() and self._is_within(line, threads)]
         if flight is None:
             return free[0] if free else None
         fitting = [line for line in free if line.takes(flight)]
@@ -153,6 +156,10 @@ class Feed:
         usual = max(self._lines, key=lambda line: _affinity(flight.status.st_ino, line.terms.engine))
         return usual if usual in fitting and usual.load() <= best.load() + _PATIENCE else best
 
+    def _is_within(self, line: Line, threads: int) -> bool:
+        """Whether one more is within its part of the window: rounded up, so that the parts are all of it."""
+        return len(line.flights) * threads < self._window * line.terms.threads
+
     def _lonely_line(self) -> Line | None:
         """Where suspects go: it empties first."""
         if self._lonely is None:
@@ -161,6 +168,7 @@ class Feed:
 
     def pump(self, window: int) -> None:
         """Ask again for what was lost or answered with an error, as far as there is room."""
+        self._window = window
         self._pump_alone()
         for _ in range(len(self._again)):
             flight = self._again.popleft()
@@ -259,7 +267,7 @@ class Feed:
         """Give up a file that takes too long; its session goes with it, for nothing can take a file back."""
         now = time.monotonic()
         for line in list(self._lines):
-            late = [number for number, flight in line.flights.items() if now - flight.sent_at > self._deadline_s]
+            late = line.late(self._deadline_s, now)
             try:
                 line.keep_alive(now)
             except LineLost as error:

@@ -81,7 +81,7 @@ class Line:
     """Owns the socket until `close`. Nothing here blocks."""
 
     __slots__ = (
-        *("_command", "_last_command", "_offset", "_piece", "_session", "_sock", "_stream", "_up"),
+        *("_answered_at", "_command", "_last_command", "_offset", "_piece", "_session", "_sock", "_stream", "_up"),
         *("broken", "flights", "terms", "window"),
     )
 
@@ -94,7 +94,7 @@ class Line:
         self._sock.settimeout(0)
         self._stream = self._sock.family in (socket.AF_INET, socket.AF_INET6)
         self._session = Session()
-        self._last_command = time.monotonic()
+        self._last_command = self._answered_at = time.monotonic()
         self._up: Flight | None = None  # being streamed
         self._offset = 0  # in it; -1: all of it is in `_piece`
         self._command = b""
@@ -199,11 +199,23 @@ class Line:
         except RemoteProtocolError as error:
             raise LineLost(str(error)) from None
         self.window += len(replies)
+        if replies:
+            self._answered_at = time.monotonic()
         answered = [(self.flights.pop(reply.id), reply) for reply in replies]
         for flight, reply in answered:
             if flight is self._up or over_the_stream(reply):
                 self._up, self.broken = None, True
         return answered
+
+    def late(self, deadline_s: float, now: float) -> list[int]:
+        """Numbers of what takes longer than `deadline_s`. Of an engine that works in turn that can be the first only,
+        whose turn came with the last answer, or so many deadlines later as it has files of others before ours."""
+        if not self.terms.in_turn:
+            return [number for number, flight in self.flights.items() if now - flight.sent_at > deadline_s]
+        first = next(iter(self.flights.items()), None)
+        if first is None or now - max(first[1].sent_at, self._answered_at) <= deadline_s * self.terms.threads:
+            return []
+        return [first[0]]
 
     def keep_alive(self, now: float) -> None:
         """clamd ends a session without a new command for its ReadTimeout, scans or not: hence PING. Raises LineLost."""

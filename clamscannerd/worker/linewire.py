@@ -12,7 +12,8 @@ from clamscannerd.worker.wire import Message
 class Terms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of one session. `engine`: the daemon's number for it, in this scan. `max_file_size`: a larger file does not fit.
     `threads`: files that it works on at once; it gets its share of the window by them. `slow`: it came back just now,
-    and gets one file first. `kept`: that a file is clean there is remembered."""
+    and gets one file first. `kept`: that a file is clean there is remembered. `in_turn`: it works on one file after the
+    other, so what waits there is late by no fault of its own."""
 
     engine: int
     max_file_size: int
@@ -20,6 +21,7 @@ class Terms(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     threads: int = 1
     slow: bool = False
     kept: bool = True
+    in_turn: bool = False
 
 
 class Withdraw(Message, frozen=True, kw_only=True, tag=True, forbid_unknown_fields=True):

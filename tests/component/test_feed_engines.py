@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,15 +18,20 @@ WINDOW = 8
 class Engines:
     """A feed with sessions of engines that this test plays; none answers by itself."""
 
-    def __init__(self, directory: Path, numbers: tuple[int, ...], threads: int = 1) -> None:
+    def __init__(self, directory: Path, numbers: tuple[int, ...], threads: int = 1, *, in_turn: bool = False) -> None:
         self._directory = directory
-        self.feed = Feed(30.0, lambda flight, _: flight.close())
+        self.given_up: list[tuple[bytes, str]] = []
+        self.feed = Feed(30.0, self._give_up)
         self.far: dict[int, socket.socket] = {}
         self._answers = dict.fromkeys(numbers, 0)
         for number in numbers:
             ours, self.far[number] = socket.socketpair()
-            terms = Terms(engine=number, max_file_size=1 << 20, clean_allowed=True, threads=threads)
+            terms = Terms(engine=number, max_file_size=1 << 20, clean_allowed=True, threads=threads, in_turn=in_turn)
             self.feed.adopt(ours.detach(), terms)
+
+    def _give_up(self, flight: Flight, why: str) -> None:
+        self.given_up.append((flight.path, why))
+        flight.close()
 
     def flight(self, number: int) -> Flight:
         path = self._directory / f"f{number}"
@@ -64,8 +70,8 @@ def made() -> Iterator[list[Engines]]:
         engines.close()
 
 
-def engines(made: list[Engines], directory: Path, *numbers: int, threads: int = 1) -> Engines:
-    one = Engines(directory, numbers, threads)
+def engines(made: list[Engines], directory: Path, *numbers: int, threads: int = 1, in_turn: bool = False) -> Engines:
+    one = Engines(directory, numbers, threads, in_turn=in_turn)
     made.append(one)
     return one
 
@@ -112,3 +118,53 @@ def test_an_engine_with_more_threads_has_more_at_once(made: list[Engines], tmp_p
         went.append(flight.engine)
     assert not both.feed.room(WINDOW)
     assert abs(went.count(0) - went.count(1)) <= 4
+
+
+@pytest.mark.parametrize("window", [2, 3, 4, 8])
+def test_however_small_the_window_an_engine_that_answers_is_given_files(
+    made: list[Engines], tmp_path: Path, window: int
+) -> None:
+    """One engine answers nothing at all: it gets its part of the window, and the other one goes on with its own."""
+    both = engines(made, tmp_path, 0, 1, threads=4)
+    stuck, answered = 0, 0
+    for number in range(60):
+        assert both.feed.room(window), "the other engine idles"
+        flight = both.flight(number)
+        assert both.feed.send(flight)
+        if flight.engine == 0:
+            stuck += 1
+        else:
+            both.answer(flight)
+            answered += 1
+    assert 1 <= stuck <= -(-window // 2)
+    assert answered == 60 - stuck
+
+
+def test_what_waits_its_turn_is_not_late(made: list[Engines], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine of one thread: three files that take almost as long as may be, one after the other."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    one = engines(made, tmp_path, 0, in_turn=True)
+    flights = [one.flight(number) for number in range(3)]
+    for flight in flights:
+        assert one.feed.send(flight)
+    for flight in flights:
+        now[0] += 29.0
+        one.feed.check_deadlines()
+        one.answer(flight)
+    assert one.given_up == []
+
+
+def test_of_what_waits_its_turn_only_the_first_is_late(
+    made: list[Engines], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    one = engines(made, tmp_path, 0, in_turn=True)
+    flights = [one.flight(number) for number in range(3)]
+    for flight in flights:
+        assert one.feed.send(flight)
+    now[0] += 31.0
+    one.feed.check_deadlines()
+    assert one.given_up == [(flights[0].path, "deadline")]
+    assert one.feed.waiting == 2

@@ -132,6 +132,7 @@ class EngineNow(Frozen, frozen=True, kw_only=True):
     info: EngineInfo = EngineInfo()
     signatures: bool = True
     max_file_size: int = 1 << 20
+    max_threads: int = 10
     shared: bool = False
     generation: str = "1/1"
     settings: str = "plain"
