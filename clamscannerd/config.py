@@ -19,7 +19,7 @@ import msgspec
 
 from clamscannerd import globs
 from clamscannerd.config_cache import Cache, cache_place
-from clamscannerd.config_engine import Engine, check_addresses
+from clamscannerd.config_engine import Engine, check_addresses, check_private
 from clamscannerd.config_notify import Notify
 from clamscannerd.config_units import Duration, Section, Share, Size, units
 from clamscannerd.errors import ConfigError
@@ -324,6 +324,7 @@ def _check(config: Config, origin: Mapping[str, Path], main: Path) -> None:
     need(most <= _MOST_IGNORED, "ignore.max_entries_per_account", f"at most {_MOST_IGNORED}")
     for key in ("minimum", "max_findings", "max_waiting", "hook_tries"):
         need(getattr(config.notify, key) >= 1, f"notify.{key}", "at least 1")
+    check_private(config.engine, need)
     check_addresses(config.engine, need)
     for name, kind in config.scan_types.items():
         need(

@@ -19,7 +19,10 @@ class Engine(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     temporary: str = ""  # "": a tmpfs of its own where memory permits, else a directory beside its state
     max_file_size: Size = Size(100 << 20)  # = MaxScanSize: only then is a trimmed archive member reported
     max_scan_time_s: float = 120.0  # clamd's own default
-    max_threads: int = 10  # clamd's own default
+    private_engines: str | int = (
+        "auto"  # "auto": one for each core, where memory permits; of several each has one thread
+    )
+    max_threads: int = 10  # clamd's own default; of the private engine where there is only one
     first_ping_timeout_s: float = 180.0  # a connect succeeds while clamd still loads gigabytes of signatures
     ping_timeout_s: float = 20.0  # 60 idle connections were seen to delay a PING by 17 s
     check_interval_s: float = 5.0  # a lost engine or a new database is noticed within this
@@ -28,6 +31,17 @@ class Engine(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     auto_wait_s: float = 60.0  # for a system clamd that is enabled but does not answer yet
     courtesy_s: float = 0.02  # a clamd that others use: fewer files at it while a small scan takes longer; 0: never
     nice: int = 10  # of private engine: status answers stay at 4 ms instead of 14 to 20
+
+
+_MOST_PRIVATE = 8
+"""As many as the monitor, and the units, start; engine/fitting.py has the reason."""
+
+
+def check_private(engine: Engine, need: Callable[[bool, str, str], None]) -> None:
+    """`need(fits, key, what is expected)` raises."""
+    number = engine.private_engines
+    fits = 1 <= number <= _MOST_PRIVATE if isinstance(number, int) else number == "auto"
+    need(fits, "engine.private_engines", f'"auto" or 1 to {_MOST_PRIVATE}')
 
 
 def check_addresses(engine: Engine, need: Callable[[bool, str, str], None]) -> None:

@@ -16,7 +16,6 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import trio
 
@@ -24,15 +23,15 @@ from clamscannerd import __version__, daemon_upkeep, events, systemd
 from clamscannerd import config as configuration
 from clamscannerd import daemon_values as values
 from clamscannerd.config import Config
+from clamscannerd.daemon_engines import private_engines, why
 from clamscannerd.daemon_health import Health
 from clamscannerd.daemon_health_kept import Kept
 from clamscannerd.daemon_listen import listeners
 from clamscannerd.daemon_notify import Notifier
 from clamscannerd.daemon_selftest import tester
 from clamscannerd.daemon_status import Status
-from clamscannerd.engine.privately import STOP_S, PrivateEngine
 from clamscannerd.engine.sessions import Engines, open_engines
-from clamscannerd.engine.unit import UnitEngine
+from clamscannerd.engine.unit import UnitEngines
 from clamscannerd.errors import (
     EXIT_RESTART,
     ClamscannerdError,
@@ -40,7 +39,6 @@ from clamscannerd.errors import (
     MonitorLost,
     StateError,
 )
-from clamscannerd.launch_engine import engine_places
 from clamscannerd.model import TaskKind
 from clamscannerd.pipeline.cached import VerdictCache
 from clamscannerd.pipeline.disinfect import DisinfectTurn
@@ -95,46 +93,6 @@ def log_to_journal_or_stderr() -> None:
     logging.basicConfig(handlers=[handler], level=logging.INFO)
 
 
-def _private_engine(spawner: Spawner, config: Config, stop: Stop, *, system: bool) -> PrivateEngine:
-    """systemd's where its units listen for it, else the monitor's."""
-    places = engine_places(config, system=system)
-    sockets = places.unit_sockets() if system else {}
-    if sockets:
-        return UnitEngine(sockets, places.unit_confs())
-    return _MonitorsEngine(spawner, config, stop, system=system)
-
-
-class _MonitorsEngine:
-    """engine/sessions.PrivateEngine over the monitor."""
-
-    def __init__(self, spawner: Spawner, config: Config, stop: Stop, *, system: bool) -> None:
-        self._spawner = spawner
-        self._stop = stop
-        self._places = engine_places(config, system=system)
-
-    async def start(self, kind: Literal["signatures", "builtin"]) -> None:
-        await self._spawner.start_engine(kind)
-
-    async def stop(self) -> None:
-        """One that hangs is killed within the time that sessions.py gives all of this."""
-        engine = self._spawner.engine
-        with trio.move_on_after(self._stop.left(STOP_S) / 2):
-            await self._spawner.stop_engine()
-            return
-        if engine is not None:
-            engine.kill_nowait()
-            await engine.wait()
-
-    def address(self, kind: Literal["signatures", "builtin"]) -> str:
-        return self._places.socket(kind)
-
-    def conf(self, _kind: Literal["signatures", "builtin"]) -> None:
-        """Its files are made at the start, by root: what they were made from holds until the next."""
-
-    def running(self) -> bool:
-        return self._spawner.engine is not None
-
-
 class _Daemon:
     def __init__(self, config: Config, *, system: bool, path: Path | None) -> None:
         self._config = self._started_with = config
@@ -156,8 +114,8 @@ class _Daemon:
                 open_spawner(monitor) as spawner,
                 open_store(self._state, values.store_limits(config), self._stop) as store,
             ):
-                private = _private_engine(spawner, config, self._stop, system=self._system)
-                self._engine_is_unit = isinstance(private, UnitEngine)
+                private = private_engines(spawner, config, self._stop, system=self._system)
+                self._engine_is_unit = isinstance(private, UnitEngines)
                 async with open_engines(values.engine_settings(config), private, self._stop) as engines:
                     await self._serve(spawner, store, engines)
 
@@ -234,7 +192,7 @@ class _Daemon:
             look=looks.places,
             settings=values.settings(config, self._own),
             reload=self._reload,
-            health=Health(engines, self._accounts, kept, lambda: self._status.troubles()).checks,
+            health=Health(engines, self._accounts, kept, lambda: self._status.troubles(), self._why).checks,
             self_test=tester(spawner, engines, self._runner.outdated),
             suspended=spawner.suspended,
             statistics=lambda: {
@@ -256,6 +214,9 @@ class _Daemon:
             people=People(self._accounts, self._admins),
             rounds=self._rounds,
         )
+
+    def _why(self) -> str:
+        return why(self._started_with, system=self._system)
 
     async def _live(self, spawner: Spawner, store: Store, vault: Vault, engines: Engines) -> None:
         served = listeners(self._config.server.socket)

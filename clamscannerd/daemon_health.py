@@ -37,6 +37,12 @@ _CURE_SOCKET = (
     " adduser clamscannerd clamav, and the mail server's user too; or EnableShutdownCommand no from clamd 1.5 on;"
     ' or engine.sockets = "private"'
 )
+_CURE_FASTER = (
+    "several clamds as one: a clamd.conf for each, with MaxThreads 1, a LocalSocket and a TemporaryDirectory of its"
+    " own, that one on a tmpfs, and all of them in engine.sockets;"
+    ' or engine.sockets = "private", which does that where memory permits'
+)
+_CURE_PRIVATE = "it is started again by itself; systemctl status 'clamscannerd-engine@*'"
 _CURE_MEMBER = "see that it runs and can be reached; its address stands in engine.sockets"
 _CURE_OLDER = "run freshclam there; engine.max_signature_lag leaves out what is too far behind"
 _CLEAR = (
@@ -77,9 +83,18 @@ class Engines(Protocol):
 
 
 class Health:
-    """One per daemon. `troubles`: sentences of what else is known to be wrong, as STATUS has them."""
+    """One per daemon. `troubles`: sentences of what else is known to be wrong, as STATUS has them. `why`: why there are
+    so many private engines; blocking."""
 
-    def __init__(self, engines: Engines, accounts: Accounts, kept: Kept, troubles: Callable[[], Iterable[str]]) -> None:
+    def __init__(
+        self,
+        engines: Engines,
+        accounts: Accounts,
+        kept: Kept,
+        troubles: Callable[[], Iterable[str]],
+        why: Callable[[], str] = str,
+    ) -> None:
+        self._why = why
         self._engines = engines
         self._accounts = accounts
         self._kept = kept
@@ -94,6 +109,7 @@ class Health:
         engine = self._engines.state()
         found = [
             *engine_checks(engine, time.time()),
+            *private_checks(self._engines.states(), await trio.to_thread.run_sync(self._why)),
             *(await self._each() if whose == "all" else ()),
             *await self._kept.checks(whose, engine.info.database_time),
             homes_check([os.fsdecode(home) for home in homes], read_only_mounts()),
@@ -113,6 +129,7 @@ class Health:
         return [
             *member_checks(states, {one.address for one in self._engines.usable()}, time.time()),
             *(socket_check(one.address, mode, one.shutdown) for one, mode in zip(local, modes, strict=True)),
+            *faster_checks(local, os.cpu_count() or 1),
         ]
 
 
@@ -139,6 +156,24 @@ def engine_checks(engine: Engine, now: float) -> list[Check]:
     return found
 
 
+def private_checks(states: Sequence[EngineState], why: str) -> list[Check]:
+    """Pure: how many of ours there are, and why so many."""
+    if not why or not states or any(one.shared or not one.signatures for one in states):
+        return []
+    return [Check(id="engine.private", grade=Grade.OK, message=f"{why}.")]
+
+
+def faster_checks(local: Sequence[EngineState], cores: int) -> list[Check]:
+    """Pure. A hint, and nothing that is wrong. `local`: clamds of others on this machine."""
+    if cores < 2 or len(local) != 1 or local[0].max_threads == 1:
+        return []
+    words = (
+        f"The clamd at {local[0].address} has {local[0].max_threads} threads, which get in each other's way: one clamd"
+        " of a single thread for each core, with temporary files on a tmpfs, took 0.59 of the time for a full scan."
+    )
+    return [Check(id="engine.faster", grade=Grade.OK, message=words, cure=_CURE_FASTER)]
+
+
 def member_checks(states: Sequence[EngineState], used: Collection[str], now: float) -> list[Check]:
     """Pure: where there are several engines, or one on another machine. `used`: addresses that scans are given."""
     found = [
@@ -151,7 +186,8 @@ def member_checks(states: Sequence[EngineState], used: Collection[str], now: flo
         at = f"The clamd at {one.address}"
         if one.kind != "ready":
             words = f"{at} is not used: {one.reason}"
-            found.append(Check(id="engine.member", grade=Grade.WARNING, message=words, cure=_CURE_MEMBER))
+            cure = _CURE_MEMBER if one.shared else _CURE_PRIVATE
+            found.append(Check(id="engine.member", grade=Grade.WARNING, message=words, cure=cure))
             continue
         words = f"{at} is {one.info.version}/{one.info.database}, for files of up to {one.max_file_size >> 20} MiB"
         lag = behind.get(one.address, 0.0)

@@ -173,7 +173,9 @@ def engine_settings(config: Config, started_with: Config | None = None) -> Engin
     )
 
 
-_PRIVATE_ENGINE = ("clamd", "database", "temporary", "max_file_size", "max_scan_time_s", "max_threads", "nice")
+_PRIVATE_ENGINE = (
+    *("clamd", "database", "temporary", "max_file_size", "max_scan_time_s", "max_threads", "nice", "private_engines"),
+)
 """What stands in files and arguments of the private engine, which only the launcher may write. Where a unit runs that
 engine, clamscannerd-prepare.service writes them afresh before each reload, and all of it takes effect then."""
 

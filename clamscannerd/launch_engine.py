@@ -1,52 +1,61 @@
-"""[as started] What the private engine needs to be started later, made while the launcher may still be root.
+"""[as started] What the private engines need to be started later, made while the launcher may still be root.
 
-Places, where /run/clamscannerd and /var/lib/clamscannerd stand for the configured directories of socket and state:
+Each has a name: `builtin` is the one with the built-in signatures, `1` to `8` have the real ones, as many as fit the
+machine (engine/fitting.py). Places, where /run/clamscannerd and /var/lib/clamscannerd stand for the configured
+directories of socket and state:
 
-    /run/clamscannerd-engine/          root's: KIND.conf, builtin/ with the built-in signatures
-    /run/clamscannerd-engine/run/      the engine's, 2750, group clamscannerd: sockets inherit the group, 0660
-    /var/lib/clamscannerd-engine/tmp/  the engine's alone, a tmpfs where memory permits; never /run, which is small
+    /run/clamscannerd-engine/          root's: NAME.conf, builtin/ with the built-in signatures, why (for health)
+    /run/clamscannerd-engine/run/      the engines', 2750, group clamscannerd: sockets inherit the group, 0660
+    /var/lib/clamscannerd-engine/tmp/  the engines' alone, a tmpfs where memory permits; never /run, which is small
 
-In a user's daemon all of them stand in STATE/engine. The configuration lies out of the engine's own reach: clamd has
-options that run commands. Two kinds have two sockets, so that the old one never answers a ping of the new engine.
+In a user's daemon all of them stand in STATE/engine. The configuration lies out of the engines' own reach: clamd has
+options that run commands. Each has a socket of its own, so that no engine answers a ping of another.
 
-Where systemd runs the engine (clamscannerd-engine@.service), an instance of that unit stands for a kind: 1 for the
-signatures, as one per core is to come, and `builtin`. Then there is only this, and nothing for the monitor to start:
+Where systemd runs them (clamscannerd-engine@.service), an instance of that unit stands for each, by its name. Then
+there is only this, and nothing for the monitor to start:
 
-    /run/clamscannerd-engine/          root's: INSTANCE.conf, builtin/, and INSTANCE.sock, which systemd listens on
-    /run/clamscannerd-engine/log/INSTANCE/  the engine's: clamd.log
+    /run/clamscannerd-engine/          root's: NAME.conf, builtin/, why, and NAME.sock, which systemd listens on
+    /run/clamscannerd-engine/log/NAME/  the engine's: clamd.log
     /run/clamscannerd-engine/tmp/      a tmpfs that only this instance sees
+
+How many there are, the daemon sees by the files of configuration.
 
 A private engine that cannot be had is no reason not to start: the system's clamd may do. Then None is set up, the
 reason is said once, and the monitor refuses ENGINE_START. Rejected: one directory for socket, configuration and
-temporary files (whoever owns a directory can replace what others own in it).
+temporary files (whoever owns a directory can replace what others own in it); telling the daemon the number in SETUP's
+way (it is the daemon that survives a change of it, where units run the engines).
 """
 
+import contextlib
 import os
 import pwd
 import stat
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from clamscannerd import orders
 from clamscannerd.config import Config
-from clamscannerd.engine import private
+from clamscannerd.engine import fitting, private
 from clamscannerd.errors import ClamscannerdError, ConfigError
 from clamscannerd.launch_files import Ids, available_bytes, make_directory, mount_tmpfs, write_file
 
 ENGINE_USER = "clamscannerd-engine"
 
 _PLENTY_BYTES = 4 << 30
-"""MemAvailable from which there is a tmpfs, and two databases at once: one takes 1.3 GB."""
+"""MemAvailable from which there is a tmpfs."""
 
 _TMPFS_MAX_BYTES = 2 << 30
-"""libclamav's own bound for what one file unpacks to is far below it; the threads share it."""
+"""libclamav's own bound for what one file unpacks to is far below it; the engines share it."""
 
 _SOCKET_PATH_MAX = 107
 
-UNIT_INSTANCES: dict[Literal["signatures", "builtin"], str] = {"signatures": "1", "builtin": "builtin"}
+
+def name(job: int) -> str:
+    """Of an engine, in paths and units. `job`: of orders.ENGINE_JOBS."""
+    return "builtin" if job == orders.BUILTIN_ENGINE else str(job)
 
 
 class EnginePlaces(NamedTuple):
-    """Where the private engine's things are."""
+    """Where the private engines' things are. By job, as orders.ENGINE_JOBS has them."""
 
     base: str
     run: str
@@ -56,21 +65,33 @@ class EnginePlaces(NamedTuple):
     def builtin(self) -> str:
         return f"{self.base}/builtin"
 
-    def conf(self, kind: str) -> str:
-        return f"{self.base}/{kind}.conf"
+    @property
+    def why(self) -> str:
+        """The file that says why there are so many."""
+        return f"{self.base}/why"
 
-    def socket(self, kind: str) -> str:
+    def conf(self, job: int) -> str:
+        return f"{self.base}/{name(job)}.conf"
+
+    def socket(self, job: int) -> str:
         """The address to give to engine/sessions.py."""
-        return f"{self.run}/{kind}.sock"
+        return f"{self.run}/{name(job)}.sock"
 
-    def unit_sockets(self) -> dict[Literal["signatures", "builtin"], str]:
-        """What systemd listens on, by kind, if it does; else nothing."""
-        sockets = {kind: f"{self.base}/{instance}.sock" for kind, instance in UNIT_INSTANCES.items()}
-        return sockets if all(map(_is_socket, sockets.values())) else {}
+    def unit_socket(self, job: int) -> str:
+        """The same, where systemd listens."""
+        return f"{self.base}/{name(job)}.sock"
 
-    def unit_confs(self) -> dict[Literal["signatures", "builtin"], str]:
-        """What prepare_units() writes, by kind."""
-        return {kind: f"{self.base}/{instance}.conf" for kind, instance in UNIT_INSTANCES.items()}
+    def signatures(self) -> tuple[int, ...]:
+        """Jobs of the engines with real signatures that are set up: 1 at least, so that whoever starts it is refused
+        with the reason."""
+        number = 1
+        while number < orders.MAX_ENGINES and os.path.exists(self.conf(number + 1)):
+            number += 1
+        return tuple(range(1, number + 1))
+
+    def have_units(self) -> bool:
+        """Whether systemd listens."""
+        return all(_is_socket(self.unit_socket(job)) for job in (orders.BUILTIN_ENGINE, 1))
 
 
 def engine_places(config: Config, *, system: bool) -> EnginePlaces:
@@ -91,7 +112,7 @@ def prepare_engine(config: Config, service: Ids, *, system: bool) -> tuple[order
     """
     if config.engine.sockets not in ("auto", "private"):
         return None, "not asked for"
-    if system and os.geteuid() != 0 and engine_places(config, system=True).unit_sockets():
+    if system and os.geteuid() != 0 and engine_places(config, system=True).have_units():
         return None, ""  # systemd starts it
     owner = _engine_user() if system else service
     if owner is None and os.geteuid() == 0:
@@ -109,29 +130,70 @@ def prepare_engine(config: Config, service: Ids, *, system: bool) -> tuple[order
         return None, str(error)
 
 
-def prepare_units(config: Config) -> list[str]:
-    """As root, for the units of the engine: their configuration; the instances whose configuration is another now.
+class Units(NamedTuple):
+    """What prepare_units() has decided. `changed`: names of engines whose configuration is another now."""
+
+    engines: int
+    changed: list[str]
+
+
+def prepare_units(config: Config, running: int) -> Units:
+    """As root, for the units of the engines: their configuration. `running`: so many have signatures in memory.
 
     Raises ClamscannerdError.
     """
-    if config.engine.sockets not in ("auto", "private"):
-        return []
     places = engine_places(config, system=True)
+    if config.engine.sockets not in ("auto", "private"):
+        _drop_beyond(places, 1)
+        return Units(1, [])
     root = Ids(0, 0)
     make_directory(places.base, 0o755, root)
     _write_builtin(places, root)
+    fits = _fitting(config, running)
     changed = []
-    for kind, instance in UNIT_INSTANCES.items():
-        database = config.engine.database if kind == "signatures" else places.builtin
+    for job in range(fits.engines + 1):
         paths = private.PrivatePaths(
-            socket=f"{places.base}/{instance}.sock",
+            socket=places.unit_socket(job),
             temporary=config.engine.temporary or f"{places.base}/tmp",  # noqa: S108  root's directory
-            database=database,
-            log=f"{places.base}/log/{instance}/clamd.log",
+            database=_database(config, places, job),
+            log=f"{places.base}/log/{name(job)}/clamd.log",
         )
-        if write_file(places.unit_confs()[kind], _conf(config, paths).encode()):
-            changed.append(instance)
-    return changed
+        if write_file(places.conf(job), _conf(config, paths, fits, job).encode()):
+            changed.append(name(job))
+    _drop_beyond(places, fits.engines)
+    write_file(places.why, fits.reason.encode())
+    return Units(fits.engines, changed)
+
+
+def _fitting(config: Config, running: int) -> fitting.Fitting:
+    room = fitting.Room(
+        cores=len(os.sched_getaffinity(0)),
+        available_bytes=available_bytes(),
+        database_bytes=_database_bytes(config.engine.database),
+        running=running,
+    )
+    return fitting.fit(config.engine.private_engines, room, max_threads=config.engine.max_threads)
+
+
+def _database_bytes(directory: str) -> int:
+    sizes: list[tuple[str, int]] = []
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if entry.is_file():
+                    sizes.append((entry.name, entry.stat().st_size))
+    return fitting.database_bytes(sizes, has_signatures=private.has_signatures(file for file, _ in sizes))
+
+
+def _database(config: Config, places: EnginePlaces, job: int) -> str:
+    return places.builtin if job == orders.BUILTIN_ENGINE else config.engine.database
+
+
+def _drop_beyond(places: EnginePlaces, engines: int) -> None:
+    """Those of a start with more of them: the daemon goes by these files. The last one first."""
+    for job in range(orders.MAX_ENGINES, engines, -1):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(places.conf(job))
 
 
 def _is_socket(path: str) -> bool:
@@ -158,10 +220,9 @@ def _engine_user() -> Ids | None:
 def _prepare(config: Config, places: EnginePlaces, service: Ids, owner: Ids, *, system: bool) -> orders.Engine:
     if not os.access(config.engine.clamd, os.X_OK):
         raise ClamscannerdError(f"cannot run {config.engine.clamd}: no such program")
-    if any(len(os.fsencode(places.socket(kind))) > _SOCKET_PATH_MAX for kind in orders.ENGINE_KINDS):
+    if any(len(os.fsencode(places.socket(job))) > _SOCKET_PATH_MAX for job in orders.ENGINE_JOBS):
         raise ClamscannerdError(f"cannot make a socket in {places.run}: the path is too long")
     me = Ids(os.geteuid(), os.getegid())
-    databases = {"signatures": config.engine.database, "builtin": places.builtin}
     if system and me.uid != 0:
         # The unit's tmpfiles made these, and root's alone is the configuration: is it there?
         _check_there(places)
@@ -169,21 +230,38 @@ def _prepare(config: Config, places: EnginePlaces, service: Ids, owner: Ids, *, 
         make_directory(places.base, 0o755, me)
         make_directory(places.run, 0o2750, Ids(owner.uid, service.gid))
         _write_builtin(places, me)
-        for kind, database in databases.items():
-            paths = private.PrivatePaths(socket=places.socket(kind), temporary=places.temporary, database=database)
-            write_file(places.conf(kind), _conf(config, paths).encode())
+        _write_confs(config, places)
         own = not config.engine.temporary
         _make_temporary(places.temporary, me, owner, own=own, system=system)
-    clear = b"" if config.engine.temporary else os.fsencode(places.temporary)
+    jobs = (orders.BUILTIN_ENGINE, *places.signatures())
     commands = tuple(
-        (os.fsencode(config.engine.clamd), b"--foreground", b"--config-file=" + os.fsencode(places.conf(kind)))
-        for kind in orders.ENGINE_KINDS
+        (os.fsencode(config.engine.clamd), b"--foreground", b"--config-file=" + os.fsencode(places.conf(job)))
+        for job in jobs
     )
+    clear = tuple(b"" if config.engine.temporary else os.fsencode(_temporary(places, job)) for job in jobs)
     return orders.Engine(owner.uid, owner.gid, config.engine.nice, clear, commands)
 
 
+def _write_confs(config: Config, places: EnginePlaces) -> None:
+    fits = _fitting(config, 0)
+    for job in range(fits.engines + 1):
+        paths = private.PrivatePaths(
+            socket=places.socket(job),
+            temporary=config.engine.temporary or _temporary(places, job),
+            database=_database(config, places, job),
+        )
+        write_file(places.conf(job), _conf(config, paths, fits, job).encode())
+    _drop_beyond(places, fits.engines)
+    write_file(places.why, fits.reason.encode())
+
+
+def _temporary(places: EnginePlaces, job: int) -> str:
+    """Made, and emptied, by the engine's own user before it becomes clamd (monitor.py)."""
+    return f"{places.temporary}/{name(job)}"
+
+
 def _check_there(places: EnginePlaces) -> None:
-    needed = [places.run, places.temporary, *map(places.conf, orders.ENGINE_KINDS)]
+    needed = [places.run, places.temporary, *map(places.conf, (orders.BUILTIN_ENGINE, 1))]
     if missing := [path for path in needed if not os.path.exists(path)]:
         raise ClamscannerdError(f"cannot use {missing[0]}: it does not exist, and only root could make it")
 
@@ -201,11 +279,11 @@ def _make_temporary(path: str, me: Ids, owner: Ids, *, own: bool, system: bool) 
         mount_tmpfs(path, min(_TMPFS_MAX_BYTES, memory // 4), owner)
 
 
-def _conf(config: Config, paths: private.PrivatePaths) -> str:
+def _conf(config: Config, paths: private.PrivatePaths, fits: fitting.Fitting, job: int) -> str:
     return private.clamd_conf(
         paths,
         max_file_size=config.engine.max_file_size,
-        max_threads=config.engine.max_threads,
+        max_threads=config.engine.max_threads if job == orders.BUILTIN_ENGINE else fits.threads,
         max_scan_time_s=config.engine.max_scan_time_s,
-        concurrent_reload=available_bytes() >= _PLENTY_BYTES,
+        concurrent_reload=fits.concurrent_reload,
     )

@@ -1,8 +1,8 @@
-"""[monitor] The only process that keeps privileges: it starts and kills workers, and the private engine, nothing else.
+"""[monitor] The only process that keeps privileges: it starts and kills workers, and private engines, nothing else.
 
 What it believes: one SETUP message, sent by the launcher while that is still root (or the unit's own process), fixes
 every program, argument, engine uid and the lowest uid there may be. After it the sender is the daemon, which may have
-been hijacked: all that it can still ask for is the fixed worker program under an account's uid, or the fixed engine.
+been hijacked: all that it can still ask for is the fixed worker program under an account's uid, or a fixed engine.
 Groups are not asked for at all: the worker looks them up before it drops (worker/drop.py). Uid 0, 65534, -1, those
 below the lowest, and for a user's daemon every uid but its own are refused here, whatever the daemon thinks.
 
@@ -117,13 +117,13 @@ class _Monitor:
         if len(fds) != (2 if message.verb == orders.SPAWN else 0):
             raise orders.MalformedMessage(f"{len(fds)} fds with verb {message.verb}")
         if message.verb == orders.SPAWN:
-            if message.job == orders.ENGINE_JOB or message.job in self._children:
+            if message.job in self._children:
                 raise orders.MalformedMessage(f"job {message.job} twice")
             self._spawn(message, fds)
             for fd in fds:
                 os.close(fd)
         elif message.verb == orders.ENGINE_START:
-            self._start_engine(message.value)
+            self._start_engine(message.job)
         elif message.verb == orders.PING:
             self._tell(orders.PONG, message.job)
         elif message.job in self._children:  # it may have ended just now
@@ -150,17 +150,17 @@ class _Monitor:
             words = (*setup.worker, b"%d" % uid, message.text, mode, b"%d" % os.getpid())
             self._start(message.job, words, lambda: _be_worker(setup, fds))
 
-    def _start_engine(self, kind: int) -> None:
+    def _start_engine(self, job: int) -> None:
         engine = self._setup.engine
         if engine is None:
-            self._tell(orders.REFUSED, orders.ENGINE_JOB, errno.ENOENT, "no private engine is set up")
-        elif orders.ENGINE_JOB in self._children:
-            self._tell(orders.REFUSED, orders.ENGINE_JOB, errno.EBUSY, "it is running")
-        elif not 0 <= kind < len(orders.ENGINE_KINDS):
-            raise orders.MalformedMessage(f"engine kind {kind}")
+            self._tell(orders.REFUSED, job, errno.ENOENT, "no private engine is set up")
+        elif job in self._children:
+            self._tell(orders.REFUSED, job, errno.EBUSY, "it is running")
+        elif job >= len(engine.commands):
+            self._tell(orders.REFUSED, job, errno.ENOENT, f"{len(engine.commands)} private engines are set up")
         else:
             system, parent = self._setup.system, os.getpid()
-            self._start(orders.ENGINE_JOB, engine.commands[kind], lambda: _be_engine(engine, parent, system=system))
+            self._start(job, engine.commands[job], lambda: _be_engine(engine, job, parent, system=system))
 
     def _start(self, job: int, words: tuple[bytes, ...], prepare: Callable[[], None]) -> None:
         try:
@@ -184,11 +184,11 @@ class _Monitor:
         return status
 
     def end(self) -> None:
-        """Workers at once (each job is durable), the engine politely: it removes its socket and its files."""
+        """Workers at once (each job is durable), engines politely: they remove their sockets and files."""
         self._poll.unregister(self._channel)
         self._channel.close()  # should the daemon live, it knows now
         for child in self._children.values():
-            polite = child.job == orders.ENGINE_JOB
+            polite = child.job in orders.ENGINE_JOBS
             signal.pidfd_send_signal(child.pidfd, signal.SIGTERM if polite else signal.SIGKILL)
         while self._children and (ready := self._poll.poll(_ENGINE_PATIENCE_MS)):
             for child in [child for child in self._children.values() if (child.pidfd, select.POLLIN) in ready]:
@@ -264,7 +264,7 @@ def _renice(nice: int) -> None:
     os.nice(max(0, nice - os.nice(0)))
 
 
-def _be_engine(engine: orders.Engine, parent: int, *, system: bool) -> None:
+def _be_engine(engine: orders.Engine, job: int, parent: int, *, system: bool) -> None:
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _renice(engine.nice)
@@ -274,11 +274,11 @@ def _be_engine(engine: orders.Engine, parent: int, *, system: bool) -> None:
         rights.harden()
     if not rights.die_with_parent(signal.SIGKILL, parent):
         os._exit(rights.EXIT_ORPHAN)
-    if engine.clear:  # what a killed engine left, removed by the user whose it is
+    if place := engine.clear[job]:  # what a killed engine left, removed by the user whose it is
         import shutil
 
-        for entry in os.listdir(engine.clear):
-            shutil.rmtree(os.path.join(engine.clear, entry), ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
+        os.makedirs(place, 0o700, exist_ok=True)
     if os.path.exists(_APPARMOR_EXEC):
         _confine()
 

@@ -9,7 +9,7 @@ Which messages are legal when:
     daemon   ->  SPAWN(job, uid, name) + 2 fds                 <- STARTED(job, pid) ... EXITED(job, status)
                                                                <- or REFUSED(job, errno, why)
                  KILL(job)                                     no answer of its own: EXITED tells
-                 ENGINE_START(kind), ENGINE_STOP               the same answers with job ENGINE_JOB
+                 ENGINE_START(job), ENGINE_STOP(job)           the same answers; the job is one of ENGINE_JOBS
                  PING(token)                                   <- PONG(token)
 
 Rejected: JSON or msgpack (a parser, and third-party code, where the privileges are); a message class for each verb
@@ -28,17 +28,17 @@ STARTED, EXITED, REFUSED, PONG = range(65, 69)
 TO_MONITOR = (SPAWN, KILL, PING, ENGINE_START, ENGINE_STOP)
 TO_DAEMON = (STARTED, EXITED, REFUSED, PONG)
 
-ENGINE_JOB = 0
-"""The engine's place among the children: STARTED, EXITED, REFUSED and KILL (at once, where STOP asks) name it so."""
-
-ENGINE_KINDS = ("signatures", "builtin")
-"""ENGINE_START's value is an index into this."""
+BUILTIN_ENGINE = 0
+MAX_ENGINES = 8
+ENGINE_JOBS = range(1 + MAX_ENGINES)
+"""Engines' places among the children: 0 is the one with the built-in test signature, those with the signatures count
+from 1. Each is an index into what SETUP has of them. KILL ends one at once, where ENGINE_STOP asks it to."""
 
 MAX_TEXT_BYTES = 255
 """A name of an account, or a sentence."""
 
-MAX_MESSAGE_BYTES = 32 * 1024
-"""SETUP with its paths (4,096 bytes each at most, six of them) is the longest."""
+MAX_MESSAGE_BYTES = 128 * 1024
+"""SETUP with its paths (4,096 bytes each at most, three of each engine and a few more) is the longest."""
 
 NOBODY, INVALID_UID = 65534, 0xFFFFFFFF
 
@@ -72,18 +72,18 @@ def decode(data: bytes, verbs: Iterable[int]) -> Message:
         raise MalformedMessage(f"verb {message.verb}")
     if (message.text != b"") != (message.verb in (SPAWN, REFUSED)) or b"\0" in message.text:
         raise MalformedMessage(f"text {message.text!r} with verb {message.verb}")
-    if message.verb in (ENGINE_START, ENGINE_STOP) and message.job != ENGINE_JOB:
+    if message.verb in (SPAWN, ENGINE_START, ENGINE_STOP) and (message.verb == SPAWN) == (message.job in ENGINE_JOBS):
         raise MalformedMessage(f"job {message.job} with verb {message.verb}")
     return message
 
 
 class Engine(NamedTuple):
-    """The private engine: `commands` in the order of ENGINE_KINDS; `clear`: a directory of its own to empty, or b""."""
+    """Private engines, all of one user. `commands` by job; `clear`: of each a directory of its own to empty, or b""."""
 
     uid: int
     gid: int
     nice: int
-    clear: bytes
+    clear: tuple[bytes, ...]
     commands: tuple[tuple[bytes, ...], ...]
 
 
@@ -102,9 +102,9 @@ class Setup(NamedTuple):
     engine: Engine | None
 
     def encode(self) -> bytes:
-        engine = self.engine or Engine(0, 0, 0, b"", ())
+        engine = self.engine or Engine(0, 0, 0, (), ())
         head = _SETUP_HEAD.pack(SETUP, *self[:8], self.engine is not None, *engine[:3])
-        lists = (self.worker, (engine.clear,), *engine.commands)
+        lists = (self.worker, engine.clear, *engine.commands)
         return head + b"".join(struct.pack("<H", len(words)) + b"".join(map(_pack, words)) for words in lists)
 
 
@@ -128,12 +128,13 @@ def decode_setup(data: bytes) -> Setup:
     except struct.error as error:
         raise MalformedMessage(f"SETUP: {error}") from None
     verb, system, uid, gid, min_uid, nice, io_priority, policy, cpu_s, with_engine, *ids = head
-    expected = 2 + len(ENGINE_KINDS) * with_engine
-    if verb != SETUP or len(lists) != expected or not lists[0] or len(lists[1]) != 1:
+    if verb != SETUP or len(lists) < 2 or not lists[0]:
         raise MalformedMessage(f"SETUP: verb {verb}, {len(lists)} lists")
-    (clear,) = lists[1]
-    built = Engine(ids[0], ids[1], ids[2], clear, tuple(lists[2:])) if with_engine else None
-    return Setup(system, uid, gid, min_uid, nice, io_priority, policy, cpu_s, lists[0], built)
+    worker, clear, *commands = lists
+    if len(clear) != len(commands) or not (1 <= len(commands) <= len(ENGINE_JOBS) if with_engine else not commands):
+        raise MalformedMessage(f"SETUP: {len(commands)} engines")
+    built = Engine(ids[0], ids[1], ids[2], clear, tuple(commands)) if with_engine else None
+    return Setup(system, uid, gid, min_uid, nice, io_priority, policy, cpu_s, worker, built)
 
 
 def refusal(setup: Setup, uid: int) -> str:

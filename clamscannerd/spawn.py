@@ -1,4 +1,4 @@
-"""[daemon] Client of the monitor: asks for workers and the private engine, kills them, learns how they ended.
+"""[daemon] Client of the monitor: asks for workers and private engines, kills them, learns how they ended.
 
 One task reads, one writes, so any number of jobs may ask at once, and killing never waits. What is queued is bounded
 by the callers: for each worker a SPAWN and a KILL, and the pipeline has a bound on workers. The monitor's end is the
@@ -53,7 +53,7 @@ _MEANINGS = {
 
 
 class SpawnStatistics(Frozen, frozen=True, kw_only=True):
-    """Since the start, but for `running`, which counts the engine as well, and `stuck`, those of them that hang."""
+    """Since the start, but for `running`, which counts engines as well, and `stuck`, those of them that hang."""
 
     running: int
     stuck: int
@@ -62,7 +62,7 @@ class SpawnStatistics(Frozen, frozen=True, kw_only=True):
 
 
 class Process:
-    """A child of the monitor: the private engine, or a worker (WorkerProcess)."""
+    """A child of the monitor: a private engine, or a worker (WorkerProcess)."""
 
     def __init__(self, spawner: "Spawner", job: int) -> None:
         self.pid = 0
@@ -138,7 +138,7 @@ class Spawner:
         self._pings: dict[int, trio.Event] = {}
         self._outgoing: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._posted = trio.Event()
-        self._last = orders.ENGINE_JOB
+        self._last = orders.MAX_ENGINES
         self._started = self._refused = 0
         self.lost = False
 
@@ -167,36 +167,34 @@ class Spawner:
             undo.pop_all()
         return worker
 
-    async def start_engine(self, kind: str) -> Process:
-        """Start the private engine on "signatures" or "builtin". Raises SpawnRefused, also when it runs already."""
-        if orders.ENGINE_JOB in self._processes:
+    async def start_engine(self, job: int) -> Process:
+        """Start one private engine, of orders.ENGINE_JOBS. Raises SpawnRefused, also when it runs already."""
+        if job in self._processes:
             raise SpawnRefused("cannot start the private engine: it is running")
-        engine = Process(self, orders.ENGINE_JOB)
-        number = orders.ENGINE_KINDS.index(kind)
+        engine = Process(self, job)
         with ExitStack() as undo:
             undo.callback(engine.kill_nowait)
-            await self._start(engine, orders.Message(orders.ENGINE_START, orders.ENGINE_JOB, number))
+            await self._start(engine, orders.Message(orders.ENGINE_START, job))
             if engine.refusal:
                 raise SpawnRefused(f"cannot start the private engine: {engine.refusal}")
             undo.pop_all()
         return engine
 
-    async def stop_engine(self) -> None:
-        """Returns when the private engine, if there is one, has ended."""
-        engine = self.engine
+    async def stop_engine(self, job: int) -> None:
+        """Returns when this private engine, if it runs, has ended."""
+        engine = self.engine(job)
         if engine is None:
             return
-        self._post(orders.Message(orders.ENGINE_STOP, orders.ENGINE_JOB))
+        self._post(orders.Message(orders.ENGINE_STOP, job))
         with trio.move_on_after(ENGINE_STOP_S):
             await engine.wait()
             return
         engine.kill_nowait()
         await engine.wait()
 
-    @property
-    def engine(self) -> Process | None:
-        """The private engine's process while there is one; `await engine.wait()` tells its end."""
-        return self._processes.get(orders.ENGINE_JOB)
+    def engine(self, job: int) -> Process | None:
+        """A private engine's process while there is one; `await engine.wait()` tells its end."""
+        return self._processes.get(job)
 
     async def ping(self) -> None:
         """Returns when the monitor has answered."""

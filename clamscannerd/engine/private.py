@@ -21,6 +21,7 @@ What is set and why (measured with 1.4.6):
 - SelfCheck 60: freshclam knows nothing of this engine, so it looks for itself; new signatures serve within a minute.
 - MaxQueue bounds connections as well as queued files: clamd stops accepting above it. At least 100, its default.
 - ExitOnOOM: an engine out of memory ends and is started again, instead of answering errors until somebody looks.
+- MaxThreads 1 where there are several engines (fitting.py): MaxQueue is then what waits for that one thread.
 - No TCP, no PidFile. LogFile beside the socket, bounded; stdout (it logs there as well) is /dev/null: clamd writes
   names of infected files as they are, and one with a newline would forge lines in the daemon's log or the journal.
 - 1.4 has no EnableShutdownCommand (tried: it refuses to start). Whoever may connect can send SHUTDOWN, and even inside

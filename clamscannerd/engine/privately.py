@@ -1,7 +1,9 @@
-"""The life of the private engine: started, started again, changed over to real signatures. [daemon, trio]
+"""The life of the private engines: started, started again, changed over to real signatures. [daemon, trio]
 
-A change-over ends the old process first, so no session of the old kind outlives it. One that ended or hangs is started
-again with growing pauses. How a process is started is the monitor's or a unit's matter (PrivateEngine).
+There may be several, each with a life of its own: one that ended or hangs is started again, with growing pauses, while
+the others work. A change-over ends the old process first, so no session of the old kind outlives it. How a process is
+started is the monitor's or a unit's matter (PrivateEngines), and so is how many there are; under units that changes
+while we run.
 """
 
 import time
@@ -45,18 +47,29 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PrivateEngine(Protocol):
-    """The private engine's process, as the monitor or a unit provides it."""
+    """One private engine's process, as the monitor or a unit provides it."""
 
-    async def start(self, kind: PrivateKind) -> None:
+    @property
+    def address(self) -> str: ...
+    @property
+    def conf(self) -> str:
+        """The file that it is configured by, which may change while we run."""
+
+    async def start(self) -> None:
         """Returns when the process exists. Raises SpawnRefused."""
 
     async def stop(self) -> None:
-        """Returns when there is none (any more)."""
+        """Returns when there is none (any more), or when it may stay for the daemon that comes after this one."""
+
+    async def dismiss(self) -> None:
+        """Another kind takes its place: it is not to stay."""
 
     def running(self) -> bool: ...
-    def address(self, kind: PrivateKind) -> str: ...
-    def conf(self, kind: PrivateKind) -> str | None:
-        """The file that it is configured by, where that can change while we run; None: by our settings."""
+
+
+class PrivateEngines(Protocol):
+    def of(self, kind: PrivateKind) -> Sequence[PrivateEngine]:
+        """Those that there are to be now; the same objects for the same ones, and at least one."""
 
 
 class Home(Protocol):
@@ -83,33 +96,55 @@ async def wanted_kind(database: str) -> PrivateKind:
 class PrivateLife:
     """One per search for engines that ended with ours."""
 
-    def __init__(self, home: Home, private: PrivateEngine, stop: Stop) -> None:
+    def __init__(self, home: Home, private: PrivateEngines, stop: Stop) -> None:
         self._home = home
         self._private = private
         self._stop = stop
 
     async def run(self) -> None:
         """For ever."""
-        private, home = self._private, self._home
-        backoff_s = FIRST_BACKOFF_S
-        kind: PrivateKind | None = None
+        kind = await wanted_kind(self._home.settings.database)
+        members: dict[PrivateEngine, Member] = {}
         while True:
-            wanted = await wanted_kind(home.settings.database)
-            if kind is None or wanted != kind:
-                kind, backoff_s = wanted, FIRST_BACKOFF_S
-                member = self._member(kind)
-                home.take_over([member])
+            engines = self._private.of(kind)
+            members = {engine: members.get(engine) or self._member(engine, kind) for engine in engines}
+            self._home.take_over(list(members.values()))
+            async with trio.open_nursery() as nursery:
+                for engine, member in members.items():
+                    nursery.start_soon(self._live, engine, member)
+                changed = await self._wait_changed(kind, engines, list(members.values()))
+                nursery.cancel_scope.cancel()
+            if changed != kind:
+                for engine in engines:
+                    await engine.dismiss()
+                kind, members = changed, {}
+
+    async def _wait_changed(
+        self, kind: PrivateKind, engines: Sequence[PrivateEngine], members: Sequence[Member]
+    ) -> PrivateKind:
+        """The kind that is wanted, when it is another, or when there are to be other engines of this one."""
+        while True:
+            await trio.sleep(self._home.settings.check_interval_s)
+            wanted = await wanted_kind(self._home.settings.database)
+            # Signatures that are gone are in memory still, where an engine is ready.
+            if wanted != kind and (kind == "builtin" or all(member.state.kind != "ready" for member in members)):
+                return wanted
+            if list(self._private.of(kind)) != list(engines):
+                return kind
+
+    async def _live(self, engine: PrivateEngine, member: Member) -> None:
+        """For ever."""
+        backoff_s = FIRST_BACKOFF_S
+        while True:
             try:
-                home.private_starts += 1
-                await private.start(kind)
-                reason = await self._watch(member, kind)
+                self._home.private_starts += 1
+                await engine.start()
+                reason = await self._watch(engine, member)
             except SpawnRefused as error:
                 reason = str(error)
             finally:
                 with self._stop.shield(STOP_S):
-                    await private.stop()
-            if not reason:
-                continue
+                    await engine.stop()
             state = member.state
             if state.kind == "ready" and time.monotonic() - state.steady_since > STABLE_S:
                 backoff_s = FIRST_BACKOFF_S
@@ -117,23 +152,21 @@ class PrivateLife:
             await trio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
 
-    async def _watch(self, member: Member, kind: PrivateKind) -> str:
-        """Returns why it is to be started again; "" when it is to be changed over."""
+    async def _watch(self, engine: PrivateEngine, member: Member) -> str:
+        """Returns why it is to be started again."""
         started, pause_s = trio.current_time(), FIRST_PAUSE_S
         while True:
             await member.check()
-            if not self._private.running():
+            if not engine.running():
                 return "The private engine ended; its own messages, before this, say why."
-            if kind == "builtin" and await wanted_kind(self._home.settings.database) != kind:
-                return ""
             late = trio.current_time() - started > SOCKET_GRACE_S
             hangs = member.state.kind == "lost" and not member.gone
             if hangs or (member.gone and late):
                 return member.state.reason
             pause_s = await self._home.pause(member, pause_s)
 
-    def _member(self, kind: PrivateKind) -> Member:
-        settings, address, conf = self._home.settings, self._private.address(kind), self._private.conf(kind)
+    def _member(self, engine: PrivateEngine, kind: PrivateKind) -> Member:
+        settings, address, conf = self._home.settings, engine.address, engine.conf
         signatures = kind == "signatures"
         text = clamd_conf(
             PrivatePaths(socket=address, temporary="/", database=settings.database if signatures else "/nonexistent"),
@@ -147,7 +180,7 @@ class PrivateLife:
             shared=False,
             signatures=signatures,
             timeouts=self._home.timeouts,
-            load_limits=lambda: limits if conf is None else limits_in(conf, limits),
+            load_limits=lambda: limits_in(conf, limits),
             changed=self._home.tell,
             limits=limits,
         )

@@ -8,7 +8,7 @@ wanted is decided once, at start (contract: Starting it):
                         within auto_wait_s; else private
     sockets = "private" our own on the system's signatures, or on the built-in test signature while there are none
 
-The private engine's life is privately.py's. `open_session` gives up a session whose engine was replaced while it was
+The private engines' lives are privately.py's. `open_session` gives up a session whose engine was replaced while it was
 opened: what `state().signatures` says right after `open_session` is true of that session.
 
 Several engines are served in turn to whoever wants one session; a scan takes one with each (`usable`, `open_at`), and
@@ -42,7 +42,7 @@ from clamscannerd.engine.health import (
 from clamscannerd.engine.privately import (
     FIRST_PAUSE_S,
     EngineSettings,
-    PrivateEngine,
+    PrivateEngines,
     PrivateLife,
     wanted_kind,
 )
@@ -206,7 +206,7 @@ class Engines:
             self._search.cancel()
         self.look_now()
 
-    async def run(self, private: PrivateEngine | None) -> None:
+    async def run(self, private: PrivateEngines | None) -> None:
         """Find the engines and look after them, for ever."""
         while True:
             with trio.CancelScope() as self._search:
@@ -216,7 +216,7 @@ class Engines:
                 self._members = []
                 self._say_none("starting", "An engine is being looked for.")
 
-    async def _run(self, private: PrivateEngine | None) -> None:
+    async def _run(self, private: PrivateEngines | None) -> None:
         sockets = self.settings.sockets
         if sockets == "auto":
             sockets = "private" if (system := await self._find_system()) is None else (system,)
@@ -299,9 +299,9 @@ class Engines:
 
 @asynccontextmanager
 async def open_engines(
-    settings: EngineSettings, private: PrivateEngine | None, stop: Stop | None = None
+    settings: EngineSettings, private: PrivateEngines | None, stop: Stop | None = None
 ) -> AsyncIterator[Engines]:
-    """Engines being looked for and looked after while the block runs; the private one is stopped at its end."""
+    """Engines being looked for and looked after while the block runs; private ones are stopped at its end."""
     engines = Engines(settings, stop)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(engines.run, private)

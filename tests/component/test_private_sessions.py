@@ -4,6 +4,7 @@ import grp
 import io
 import os
 import shutil
+import signal
 import socket
 import stat
 import tempfile
@@ -16,11 +17,11 @@ import trio
 
 from clamscannerd.engine import control, privately
 from clamscannerd.engine.clamproto import ReplyKind
-from clamscannerd.engine.privately import PrivateEngine
+from clamscannerd.engine.privately import PrivateEngines
 from clamscannerd.engine.sessions import open_engines
 from clamscannerd.errors import EngineLost, RemoteProtocolError
 from tests.fakes.clamd import FakeClamd
-from tests.fakes.engines import PATIENCE_S, Private, scan, settings, until
+from tests.fakes.engines import PATIENCE_S, Private, scan, settings, until, until_ready
 from tests.fakes.realclamd import EICAR, MARKER, RealClamd, ndb
 
 
@@ -175,6 +176,51 @@ async def test_a_private_engine_that_hangs_is_started_again(place: Path, monkeyp
         assert engine.started == ["signatures", "signatures"]
 
 
+@pytest.fixture
+def three(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Private]:
+    """Engines on the same signatures."""
+    monkeypatch.setattr(privately, "FIRST_BACKOFF_S", 0.05)
+    with Private(place, {"main.ndb": ndb("Test.Marker", MARKER)}, number=3) as engines:
+        yield engines
+
+
+async def test_of_several_private_engines_each_is_started_and_stopped(three: Private) -> None:
+    async with open_engines(settings("private", database=str(three.database)), three) as engines:
+        await until_ready(engines, 3)
+        assert [state.address for state in engines.states()] == [clamd.socket_path for clamd in three.all]
+        assert all(clamd.running for clamd in three.all)
+    assert three.started == ["signatures"] * 3
+    assert not three.running()
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_of_several_private_engines_one_that_ends_or_hangs_is_started_again_and_the_others_are_not(
+    three: Private, signal_number: signal.Signals
+) -> None:
+    conf = settings("private", database=str(three.database), ping_timeout_s=0.3, first_ping_timeout_s=0.6)
+    async with open_engines(conf, three) as engines:
+        await until_ready(engines, 3)
+        others = [clamd.pid for clamd in three.all[1:]]
+        os.kill(three.all[0].pid, signal_number)
+        await until_ready(engines, 2)
+        assert engines.state().kind == "ready"
+        assert await trio.to_thread.run_sync(scan, await engines.open_session(), MARKER) is ReplyKind.FOUND
+        await until_ready(engines, 3)
+        assert [clamd.pid for clamd in three.all[1:]] == others
+    assert three.started == ["signatures"] * 4
+
+
+async def test_the_single_builtin_engine_changes_over_to_several(place: Path) -> None:
+    with Private(place, {}, number=2) as private:
+        async with open_engines(settings("private", database=str(private.database)), private) as engines:
+            await until(engines, "ready", signatures=False)
+            assert len(engines.states()) == 1
+            private.clamds["signatures"].add("main.ndb", ndb("Test.Marker", MARKER))
+            await until_ready(engines, 2)
+            assert all(state.signatures for state in engines.states())
+            assert not private.clamds["builtin"].running
+
+
 async def test_a_private_engine_that_cannot_start_says_why_and_is_tried_again(
     private: Private, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,5 +287,5 @@ def _marker_found(sock: socket.socket) -> bool | None:
 
 
 def test_the_protocol_of_the_private_engine_is_what_the_tests_fake(private: Private) -> None:
-    checked: PrivateEngine = private
-    assert not checked.running()
+    checked: PrivateEngines = private
+    assert not checked.of("builtin")[0].running()

@@ -72,16 +72,16 @@ async def test_a_worker_is_asked_for_by_uid_and_name_with_two_fds() -> None:
     async with scripted() as (spawner, script), trio.open_nursery() as nursery:
         nursery.start_soon(spawn, spawner)
         asked = await script.take()
-        assert asked == Message(orders.SPAWN, 1, 1001, b"alice")
+        assert asked == Message(orders.SPAWN, 9, 1001, b"alice")
         channel, lock = script.fds
         assert os.path.samestat(os.fstat(lock), os.stat("/dev/null"))
         with socket.socket(fileno=os.dup(channel)) as end:
             assert end.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_SEQPACKET
             end.send(b"x" * 131_072)  # MAX_MESSAGE_BYTES of worker/messages.py, without anybody reading
-        await script.say(orders.STARTED, 1, 4711)
+        await script.say(orders.STARTED, 9, 4711)
         await wait_all_tasks_blocked()
         assert spawner.statistics().running == 1
-        await script.say(orders.EXITED, 1, 9)
+        await script.say(orders.EXITED, 9, 9)
 
 
 async def test_answers_find_their_jobs_in_any_order() -> None:
@@ -174,9 +174,9 @@ async def test_a_cancelled_spawn_is_killed() -> None:
         await wait_all_tasks_blocked()
         scope.cancel()
         assert (await script.take()).verb == orders.SPAWN
-        assert await script.take() == Message(orders.KILL, 1)
-        await script.say(orders.STARTED, 1, 5)
-        await script.say(orders.EXITED, 1, 9)
+        assert await script.take() == Message(orders.KILL, 9)
+        await script.say(orders.STARTED, 9, 5)
+        await script.say(orders.EXITED, 9, 9)
 
 
 async def test_killing_goes_out_behind_what_was_asked_before_even_when_the_monitor_reads_nothing() -> None:
@@ -235,11 +235,11 @@ async def test_who_cleans_up_out_of_reach_of_a_cancellation_does_not_wait_for_wh
                     with trio.CancelScope(shield=True), trio.fail_after(5):
                         worker.kill_nowait()
                         ends.append((await worker.wait_end())[0])
-                        await spawner.stop_engine()
+                        await spawner.stop_engine(1)
                     worker.channel.close()
 
             nursery.start_soon(use)
-            nursery.start_soon(spawner.start_engine, "builtin")
+            nursery.start_soon(spawner.start_engine, 1)
             jobs = [(await script.take()).job for _ in range(2)]
             for job in jobs:
                 await script.say(orders.STARTED, job, 5)
@@ -289,18 +289,18 @@ async def test_a_ping_is_answered_by_its_own_pong() -> None:
 
 async def test_an_engine_that_does_not_stop_is_killed(autojump_clock: trio.testing.MockClock) -> None:
     async with scripted() as (spawner, script), trio.open_nursery() as nursery:
-        assert spawner.engine is None
-        await spawner.stop_engine()
-        nursery.start_soon(spawner.start_engine, "builtin")
-        assert await script.take() == Message(orders.ENGINE_START, 0, 1)
-        await script.say(orders.STARTED, 0, 99)
+        assert spawner.engine(1) is None
+        await spawner.stop_engine(1)
+        nursery.start_soon(spawner.start_engine, 1)
+        assert await script.take() == Message(orders.ENGINE_START, 1)
+        await script.say(orders.STARTED, 1, 99)
         await wait_all_tasks_blocked()
-        assert spawner.engine is not None
-        engine = spawner.engine
-        nursery.start_soon(spawner.stop_engine)
-        assert await script.take() == Message(orders.ENGINE_STOP, 0)
-        assert await script.take() == Message(orders.KILL, 0)
-        await script.say(orders.EXITED, 0, 9)
+        engine = spawner.engine(1)
+        assert engine is not None
+        nursery.start_soon(spawner.stop_engine, 1)
+        assert await script.take() == Message(orders.ENGINE_STOP, 1)
+        assert await script.take() == Message(orders.KILL, 1)
+        await script.say(orders.EXITED, 1, 9)
         assert explain(await engine.wait()) == "signal 9"
         assert autojump_clock.current_time() >= 5
 

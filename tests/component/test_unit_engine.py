@@ -10,7 +10,8 @@ import trio
 
 from clamscannerd.engine.privately import EngineSettings
 from clamscannerd.engine.sessions import open_engines
-from clamscannerd.engine.unit import UnitEngine
+from clamscannerd.engine.unit import UnitEngine, UnitEngines
+from tests.fakes.engines import until_ready
 from tests.fakes.realclamd import CLAMD, EICAR, RealClamd, ndb
 
 WAIT_S = 30.0
@@ -58,12 +59,9 @@ def settings(database: Path) -> EngineSettings:
     return EngineSettings(sockets="private", database=str(database), check_interval_s=0.1)
 
 
-def engine(pair: tuple[Activated, Activated]) -> UnitEngine:
+def engine(pair: tuple[Activated, Activated]) -> UnitEngines:
     """Files of configuration are not there unless a test makes them."""
-    return UnitEngine(
-        {"signatures": pair[0].path, "builtin": pair[1].path},
-        {"signatures": f"{pair[0].path}.conf", "builtin": f"{pair[1].path}.conf"},
-    )
+    return UnitEngines((pair[1].path, f"{pair[1].path}.conf"), lambda: [(pair[0].path, f"{pair[0].path}.conf")])
 
 
 async def test_it_is_found_by_its_socket_and_stays_when_the_daemon_leaves(
@@ -120,9 +118,39 @@ async def test_its_limits_are_what_stands_in_the_file_that_it_is_configured_by(
             assert engines.state().max_threads == 4
 
 
+async def test_their_number_may_change_while_the_daemon_runs(tmp_path: Path) -> None:
+    """As a reload does it, by more or fewer files of configuration and sockets."""
+    database = tmp_path / "db"
+    database.mkdir()
+    (database / "test.ndb").write_bytes(ndb("Eicar", EICAR))
+    made = [Activated(tmp_path, "1"), Activated(tmp_path, "2")]
+    there = [(one.path, f"{one.path}.conf") for one in made]
+    now = there[:1]
+    try:
+        for one in made:
+            one.start()
+        with trio.fail_after(WAIT_S):
+            units = UnitEngines((str(tmp_path / "none"), "/nonexistent"), lambda: now)
+            async with open_engines(settings(database), units) as engines:
+                await until_ready(engines, 1)
+                first = engines.states()[0]
+                now = there
+                await until_ready(engines, 2)
+                assert engines.states()[0].since == first.since, "it was there all the time"
+                now = there[:1]
+                while len(engines.states()) != 1:
+                    await engines.changed().wait()
+                assert engines.state().kind == "ready"
+        for one in made:
+            assert one.process is not None
+            assert one.process.poll() is None, "systemd's to end"
+    finally:
+        for one in made:
+            one.close()
+
+
 async def test_an_engine_that_is_gone_is_no_reason_to_fail(tmp_path: Path) -> None:
-    missing = UnitEngine({"signatures": str(tmp_path / "1"), "builtin": str(tmp_path / "b")}, {})
+    missing = UnitEngine(str(tmp_path / "1"), "/nonexistent")
     with trio.fail_after(WAIT_S):
-        await missing.start("builtin")
-        await missing.start("signatures")
-    assert missing.address("signatures") == str(tmp_path / "1")
+        await missing.start()
+        await missing.dismiss()

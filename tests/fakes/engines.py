@@ -1,6 +1,7 @@
 """What tests of engine/sessions.py share: settings with short times, waiting for a state, a private engine to run."""
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -74,22 +75,35 @@ def scan(sock: socket.socket, content: bytes) -> ReplyKind:
 
 
 class Private:
-    """A private engine as the monitor provides it: a clamd of `conf`, here run by the test itself."""
+    """Private engines as the monitor provides them: clamds of `conf`, here run by the test itself.
 
-    def __init__(self, place: Path, signatures: dict[str, bytes]) -> None:
-        self.clamds: dict[PrivateKind, RealClamd] = {}
+    `clamds`: the first of each kind; `all`: those with the signatures, `number` of them.
+    """
+
+    def __init__(self, place: Path, signatures: dict[str, bytes], number: int = 1) -> None:
         self.started: list[PrivateKind] = []
         self.refuse = 0
         self._start_seen = trio.Event()
-        contents: dict[PrivateKind, dict[str, bytes]] = {"signatures": signatures, "builtin": builtin_signatures()}
-        for kind, files in contents.items():
-            clamd = self.clamds[kind] = RealClamd(place / kind, signatures=files)
-            paths = PrivatePaths(
-                socket=clamd.socket_path, temporary=str(clamd.directory / "tmp"), database=str(clamd.database)
-            )
-            text = clamd_conf(paths, max_file_size=50 << 20, max_threads=6, max_scan_time_s=120)
-            clamd.options = dict(line.split(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-        self.database = self.clamds["signatures"].database
+        builtin = self._engine(place, "builtin", builtin_signatures(), "builtin")
+        first = self._engine(place, "signatures", signatures, "signatures")
+        self.database = first.clamd.database
+        more = [self._engine(place, f"more{n}", {}, "signatures", first.clamd.database) for n in range(1, number)]
+        self._engines: dict[PrivateKind, list[OneEngine]] = {"builtin": [builtin], "signatures": [first, *more]}
+        self.clamds: dict[PrivateKind, RealClamd] = {"builtin": builtin.clamd, "signatures": first.clamd}
+        self.all = [engine.clamd for engine in self._engines["signatures"]]
+
+    def _engine(
+        self, place: Path, name: str, files: dict[str, bytes], kind: PrivateKind, database: Path | None = None
+    ) -> "OneEngine":
+        clamd = RealClamd(place / name, signatures=files)
+        paths = PrivatePaths(
+            socket=clamd.socket_path,
+            temporary=str(clamd.directory / "tmp"),
+            database=str(database or clamd.database),
+        )
+        text = clamd_conf(paths, max_file_size=50 << 20, max_threads=6, max_scan_time_s=120)
+        clamd.options = dict(line.split(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return OneEngine(self, kind, clamd)
 
     def __enter__(self) -> Self:
         return self
@@ -97,32 +111,49 @@ class Private:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for clamd in self.clamds.values():
+        for clamd in (*self.clamds.values(), *self.all):
             clamd.close()
 
-    def conf(self, _kind: PrivateKind) -> None:
-        """By the settings of its test."""
+    def of(self, kind: PrivateKind) -> Sequence["OneEngine"]:
+        return self._engines[kind]
 
-    async def start(self, kind: PrivateKind) -> None:
+    def starts(self, kind: PrivateKind) -> None:
+        """Raises SpawnRefused, as long as the test wants it."""
         self.started.append(kind)
         self._start_seen.set()
         self._start_seen = trio.Event()
         if self.refuse:
             self.refuse -= 1
             raise SpawnRefused("cannot start the private engine: refused by the test")
-        self.clamds[kind].start(wait=False)
 
     async def wait_started(self, times: int) -> None:
         with trio.fail_after(PATIENCE_S):
             while len(self.started) < times:
                 await self._start_seen.wait()
 
+    def running(self) -> bool:
+        return any(clamd.running for clamd in (*self.clamds.values(), *self.all))
+
+
+class OneEngine:
+    """privately.PrivateEngine."""
+
+    def __init__(self, private: Private, kind: PrivateKind, clamd: RealClamd) -> None:
+        self._private = private
+        self._kind = kind
+        self.clamd = clamd
+        self.address = clamd.socket_path
+        self.conf = str(clamd.conf_path)
+
+    async def start(self) -> None:
+        self._private.starts(self._kind)
+        self.clamd.start(wait=False)
+
     async def stop(self) -> None:
-        for clamd in self.clamds.values():
-            clamd.kill()
+        self.clamd.kill()
+
+    async def dismiss(self) -> None:
+        """It was stopped."""
 
     def running(self) -> bool:
-        return any(clamd.running for clamd in self.clamds.values())
-
-    def address(self, kind: PrivateKind) -> str:
-        return self.clamds[kind].socket_path
+        return self.clamd.running

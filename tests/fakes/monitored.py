@@ -48,7 +48,7 @@ def usual_setup() -> orders.Setup:
         worker_cpu_policy=os.SCHED_BATCH,
         worker_cpu_s=77,
         worker=(os.fsencode(sys.executable), b"-I", b"-c", PROBE.encode()),
-        engine=orders.Engine(engine.pw_uid, engine.pw_gid, 5, b"", (sleep, sleep)),
+        engine=orders.Engine(engine.pw_uid, engine.pw_gid, 5, (b"", b""), (sleep, sleep)),
     )
 
 
@@ -157,7 +157,7 @@ def fds_of(pid: int) -> dict[int, str]:
     return {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
 
 
-def start_by_hand(monitor: RunningMonitor, account: Person, job: int = 1) -> tuple[socket.socket, int]:
+def start_by_hand(monitor: RunningMonitor, account: Person, job: int = 10) -> tuple[socket.socket, int]:
     """Our end of a worker's channel, and its pid: it is up, sealed, and waits."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs, null() as lock:

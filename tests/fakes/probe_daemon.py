@@ -1,8 +1,8 @@
 """The real launcher with a daemon that does what it is told in place of clamscannerd/daemon.py.
 
 A script: its arguments are those of `clamscannerd`. The first line of its output is a JSON object that says what it
-became; then each line of its input is a command, answered by a line: ["spawn", name], ["engine", kind], ["stop"] (the
-engine), ["end", exit code]. At the end of its input it leaves with 0.
+became; then each line of its input is a command, answered by a line: ["spawn", name], ["engine", job], ["stop", job]
+(an engine), ["end", exit code]. At the end of its input it leaves with 0.
 """
 
 import json
@@ -40,7 +40,7 @@ def be_daemon(config: object, monitor: socket.socket, *, system: bool, path: Pat
             limits = resource.getrlimit(resource.RLIMIT_NOFILE)
             places = engine_places(config, system=system)
             say({"system": system, "path": path and str(path), "pid": os.getpid(), "monitor": peer, "files": limits}
-                | {"base": places.base, "sockets": [places.socket("builtin")], "cwd": str(Path.cwd())})  # fmt: skip
+                | {"base": places.base, "sockets": [places.socket(0)], "cwd": str(Path.cwd())})  # fmt: skip
             # One command at a time, so a chunk is a line. A thread that reads could not be cancelled.
             async for line in trio.lowlevel.FdStream(os.dup(0)):
                 verb, *words = json.loads(line)
@@ -53,10 +53,10 @@ def be_daemon(config: object, monitor: socket.socket, *, system: bool, path: Pat
                         hello = await worker.channel.recv(65536)
                         say({"pid": worker.pid, "hello": hello.decode("latin-1")})
                     elif verb == "engine":
-                        say({"pid": (await spawner.start_engine(words[0])).pid})
+                        say({"pid": (await spawner.start_engine(int(words[0]))).pid})
                     elif verb == "stop":
-                        engine = spawner.engine
-                        await spawner.stop_engine()
+                        engine = spawner.engine(int(words[0]))
+                        await spawner.stop_engine(int(words[0]))
                         say({"ended": engine and explain(await engine.wait())})
                     else:
                         return int(words[0])

@@ -187,7 +187,10 @@ def wait_for(look: Callable[[], T | None], what: str, timeout_s: float = END_TIM
 
 
 class RunningDaemon:
-    """clamscannerd on `socket_path`. `config`: TOML text to add. `user`: started as that user (root needed)."""
+    """clamscannerd on `socket_path`. `config`: TOML text to add. `user`: started as that user (root needed).
+
+    `private_engines`: as TOML; one, where it does not matter how many there are: each costs a start.
+    """
 
     def __init__(
         self,
@@ -197,7 +200,9 @@ class RunningDaemon:
         sockets: str = '"private"',
         signatures: bytes | None = None,
         user: str | None = None,
+        private_engines: str = "1",
     ) -> None:
+        self._private_engines = private_engines
         self.directory = Path(tempfile.mkdtemp(prefix="csd-", dir="/var/tmp") if directory is None else directory)
         self._own = directory is None
         self.directory.mkdir(exist_ok=True)
@@ -224,6 +229,7 @@ class RunningDaemon:
         base = (
             f'[server]\nsocket = "{self.socket_path}"\n[state]\ndirectory = "{self.state}"\n'
             f'[engine]\nsockets = {sockets}\ndatabase = "{self.database}"\ncheck_interval_s = 0.5\n'
+            f"private_engines = {self._private_engines}\n"
             "[accounts]\ngone_after_s = 0\n"
         )
         self.config_path.write_text(base)

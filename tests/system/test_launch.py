@@ -111,17 +111,19 @@ def test_root_makes_the_directories_and_gives_them_away(place: Path) -> None:
             assert look(place / "run-engine") == ("root", "root", "755")
             assert look(place / "run-engine/run") == ("clamscannerd-engine", "clamscannerd", "2750")
             assert look(place / "run-engine/builtin.conf") == ("root", "root", "644")
-            assert look(place / "run-engine/signatures.conf") == ("root", "root", "644")
+            assert look(place / "run-engine/1.conf") == ("root", "root", "644")
+            assert look(place / "run-engine/why") == ("root", "root", "644")
             assert look(place / "state-engine") == ("root", "root", "755")
             assert look(place / "state-engine/tmp") == ("clamscannerd-engine", "clamscannerd-engine", "700")
 
 
 def test_the_private_engine_finds_the_test_file_through_its_groups_socket(place: Path) -> None:
     with started(as_root(place)) as daemon:
-        left = place / "state-engine/tmp/left-over"
-        left.mkdir()
-        os.chown(left, *pwd.getpwnam("clamscannerd-engine")[2:4])
-        pid = daemon.ask("engine", "builtin")["pid"]
+        left = place / "state-engine/tmp/builtin/left-over"
+        left.mkdir(parents=True)
+        for owned in (left, left.parent):
+            os.chown(owned, *pwd.getpwnam("clamscannerd-engine")[2:4])
+        pid = daemon.ask("engine", "0")["pid"]
         assert isinstance(pid, int)
         address = daemon.hello["sockets"][0]
         assert scan(address, EICAR) == b"stream: Eicar-Test-Signature.UNOFFICIAL FOUND\0"
@@ -130,9 +132,21 @@ def test_the_private_engine_finds_the_test_file_through_its_groups_socket(place:
         status = status_of(pid)
         assert status["Uid"].split() == [str(pwd.getpwnam("clamscannerd-engine").pw_uid)] * 4
         assert [int(status[caps], 16) for caps in CAPS] == [0, 0, 0, 0]
-        assert "refused" in daemon.ask("engine", "signatures")
-        assert daemon.ask("stop") == {"ended": "exit code 0"}
+        assert "refused" in daemon.ask("engine", "0")
+        assert daemon.ask("stop", "0") == {"ended": "exit code 0"}
         assert not Path(address).exists()
+
+
+def test_as_many_engines_are_set_up_as_are_asked_for_and_no_more_are_left_the_next_time(place: Path) -> None:
+    for number in (3, 2):
+        configure(place, f"private_engines = {number}\n")
+        with started(as_root(place)) as daemon:
+            names = [f"{job}.conf" for job in range(1, number + 1)]
+            assert sorted(path.name for path in place.glob("run-engine/?.conf")) == names
+            assert all("MaxThreads 1\n" in (place / "run-engine" / name).read_text() for name in names)
+            assert "MaxThreads 10\n" in (place / "run-engine/builtin.conf").read_text()
+            assert f"{number} engines of one thread each" in (place / "run-engine/why").read_text()
+            assert f"{number + 1} private engines are set up" in str(daemon.ask("engine", str(number + 1))["refused"])
 
 
 def test_no_listening_socket_of_systemd_stays_with_the_monitor(place: Path) -> None:
@@ -163,7 +177,7 @@ def test_started_by_the_unit_it_is_the_same(place: Path, alice: Person) -> None:
         worker = status_of(daemon.spawn(alice.name))
         assert worker["Uid"].split() == [str(alice.uid)] * 4
         assert sorted(map(int, worker["Groups"].split())) == list(alice.groups)
-        daemon.ask("engine", "builtin")
+        daemon.ask("engine", "0")
         assert scan(daemon.hello["sockets"][0], EICAR).endswith(b"FOUND\0")
 
 
@@ -173,7 +187,7 @@ def test_a_unit_without_the_engines_places_starts_without_an_engine(place: Path)
     for name in ("run", "state"):
         shutil.chown(place / name, "clamscannerd", "clamscannerd")
     with started(as_unit(place)) as daemon:
-        assert "no private engine is set up" in str(daemon.ask("engine", "builtin")["refused"])
+        assert "no private engine is set up" in str(daemon.ask("engine", "0")["refused"])
 
 
 def test_a_unit_whose_directories_are_missing_is_told_which(place: Path) -> None:
@@ -221,7 +235,7 @@ def test_started_by_a_user_it_serves_that_user_alone(own: Path, alice: Person) -
         assert "not the user who started the daemon" in str(daemon.ask("spawn", "daemon")["refused"])
         assert "uid 0 is never an account" in str(daemon.ask("spawn", "root")["refused"])
         assert look(own / "run")[2] == look(own / "state")[2] == "700"
-        daemon.ask("engine", "builtin")
+        daemon.ask("engine", "0")
         assert scan(daemon.hello["sockets"][0], EICAR).endswith(b"FOUND\0")
         assert daemon.hello["base"] == f"{own}/state/engine"
 
@@ -326,7 +340,7 @@ def test_a_state_directory_that_the_service_cannot_reach_is_said(place: Path) ->
 def test_kill_9_of_the_daemon_ends_monitor_workers_and_engine(place: Path, alice: Person) -> None:
     with started(as_root(place)) as daemon:
         worker = os.pidfd_open(daemon.spawn(alice.name))
-        pid = daemon.ask("engine", "builtin")["pid"]
+        pid = daemon.ask("engine", "0")["pid"]
         assert isinstance(pid, int)
         engine = os.pidfd_open(pid)
         scan(daemon.hello["sockets"][0], b"harmless")

@@ -126,14 +126,14 @@ MALFORMED = {
     "nothing known": (b"\xff" * 17, 0),
     "short": (b"\2", 0),
     "a second SETUP": (b"", 0),
-    "SPAWN without fds": (orders.Message(orders.SPAWN, 5, 1000, b"a").encode(), 0),
-    "SPAWN with one fd": (orders.Message(orders.SPAWN, 5, 1000, b"a").encode(), 1),
-    "SPAWN with three fds": (orders.Message(orders.SPAWN, 5, 1000, b"a").encode(), 3),
-    "SPAWN of a running job": (orders.Message(orders.SPAWN, 1, 1000, b"a").encode(), 2),
-    "SPAWN in the engine's place": (orders.Message(orders.SPAWN, 0, 1000, b"a").encode(), 2),
-    "KILL with an fd": (orders.Message(orders.KILL, 1).encode(), 1),
-    "an engine of no kind": (orders.Message(orders.ENGINE_START, 0, 2).encode(), 0),
-    "too long": (b"\2" * 40_000, 0),
+    "SPAWN without fds": (orders.Message(orders.SPAWN, 15, 1000, b"a").encode(), 0),
+    "SPAWN with one fd": (orders.Message(orders.SPAWN, 15, 1000, b"a").encode(), 1),
+    "SPAWN with three fds": (orders.Message(orders.SPAWN, 15, 1000, b"a").encode(), 3),
+    "SPAWN of a running job": (orders.Message(orders.SPAWN, 10, 1000, b"a").encode(), 2),
+    "SPAWN in an engine's place": (orders.Message(orders.SPAWN, 8, 1000, b"a").encode(), 2),
+    "KILL with an fd": (orders.Message(orders.KILL, 10).encode(), 1),
+    "an engine in a worker's place": (orders.Message(orders.ENGINE_START, 10).encode(), 0),
+    "too long": (b"\2" * (orders.MAX_MESSAGE_BYTES + 1), 0),
 }
 
 
@@ -153,7 +153,7 @@ def test_the_end_of_the_daemon_ends_workers_engine_and_monitor(alice: Person) ->
     with running_monitor() as monitor:
         channel, pid = start_by_hand(monitor, alice)
         pidfd = os.pidfd_open(pid)
-        monitor.send(orders.ENGINE_START, 0, 0)
+        monitor.send(orders.ENGINE_START, 1)
         engine = os.pidfd_open(monitor.receive().value)
         monitor.channel.close()
         assert ended(pidfd)
@@ -166,7 +166,7 @@ def test_the_monitors_sudden_end_takes_workers_and_engine_with_it(alice: Person)
     with running_monitor() as monitor:
         channel, pid = start_by_hand(monitor, alice)
         pidfd = os.pidfd_open(pid)
-        monitor.send(orders.ENGINE_START, 0, 0)
+        monitor.send(orders.ENGINE_START, 1)
         pid = monitor.receive().value
         engine = os.pidfd_open(pid)
         while proc(pid, "comm") != "sleep\n":
@@ -194,7 +194,17 @@ async def test_the_monitors_end_is_the_daemons() -> None:
 async def test_no_engine_where_none_is_set_up() -> None:
     async with spawning(usual_setup()._replace(engine=None)) as (spawner, _):
         with pytest.raises(SpawnRefused, match="no private engine is set up"):
-            await spawner.start_engine("signatures")
+            await spawner.start_engine(1)
+
+
+async def test_engines_beyond_those_that_are_set_up_are_refused_and_the_others_run_beside_each_other() -> None:
+    async with spawning() as (spawner, _):
+        with pytest.raises(SpawnRefused, match="2 private engines are set up"):
+            await spawner.start_engine(2)
+        first, second = await spawner.start_engine(0), await spawner.start_engine(1)
+        await spawner.stop_engine(0)
+        assert explain(await first.wait()) == "signal 15"
+        assert spawner.engine(1) is second
 
 
 async def test_an_interpreter_that_cannot_run_is_told_from_a_failed_job(alice: Person) -> None:

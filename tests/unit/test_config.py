@@ -70,6 +70,17 @@ def test_everything_has_a_default(tmp_path: Path) -> None:
     assert found.scan_types["mail"].paths == ("mail", "Maildir")
 
 
+@pytest.mark.parametrize("value", ['"auto"', "1", "8"])
+def test_private_engines_are_auto_or_a_few(tmp_path: Path, value: str) -> None:
+    found = load(tmp_path, f"[engine]\nprivate_engines = {value}\n").engine.private_engines
+    assert str(found) == value.strip('"')
+
+
+@pytest.mark.parametrize("value", ['"many"', '"2"', "0", "9", "-1"])
+def test_no_other_number_of_private_engines_is_taken(tmp_path: Path, value: str) -> None:
+    assert "engine.private_engines: expected " in refused(tmp_path, f"[engine]\nprivate_engines = {value}\n")
+
+
 def test_contents_of_conf_d_replace_values_and_keep_the_others(tmp_path: Path) -> None:
     found = load(
         tmp_path,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clamscannerd.daemon_health import engine_checks, homes_check
+from clamscannerd.daemon_health import engine_checks, faster_checks, homes_check, member_checks, private_checks
 from clamscannerd.engine.health import EngineState
 from clamscannerd.model import EngineInfo, Grade
 
@@ -61,3 +61,28 @@ def test_what_ails_the_engine_is_graded_and_has_a_cure(engine: EngineState, grad
     checks = engine_checks(engine, NOW)
     assert {check.id: check.grade.value for check in checks} == grades
     assert all(bool(check.cure) == (check.grade is not Grade.OK) for check in checks)
+
+
+def test_private_engines_are_told_with_their_number_and_its_reason() -> None:
+    two = [state(shared=False, address=f"/{number}") for number in (1, 2)]
+    (check,) = private_checks(two, "2 engines of one thread each: one for each core")
+    assert (check.grade, check.message) == (Grade.OK, "2 engines of one thread each: one for each core.")
+    assert private_checks(two, "") == []
+    assert private_checks([state(shared=False, signatures=False)], "2 engines") == []
+    assert private_checks([state()], "2 engines") == [], "the system's clamd is used"
+
+
+def test_one_of_several_private_engines_that_is_away_is_a_warning_with_a_cure_of_its_own() -> None:
+    one, gone = state(shared=False, address="/1"), state("lost", shared=False, address="/2")
+    there, away = member_checks([one, gone], {"/1"}, NOW)
+    assert (there.grade, away.grade) == (Grade.OK, Grade.WARNING)
+    assert "started again by itself" in away.cure
+
+
+def test_what_a_shared_clamd_would_gain_is_a_hint_and_no_fault() -> None:
+    (hint,) = faster_checks([state(max_threads=12)], 2)
+    assert hint.grade is Grade.OK
+    assert "MaxThreads 1" in hint.cure
+    assert faster_checks([state(max_threads=1)], 2) == []
+    assert faster_checks([state(max_threads=12)], 1) == [], "one core gains nothing"
+    assert faster_checks([], 2) == []

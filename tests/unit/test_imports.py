@@ -90,6 +90,7 @@ SANS_IO = (
     "worker.notice",
     "engine.clamproto",
     "engine.clamdconf",
+    "engine.fitting",
     "engine.private",
     "ctl.advice",
     "ctl.mailboxes",

@@ -16,18 +16,29 @@ EMPTY = st.just(b"")
 ALL_VERBS = orders.TO_MONITOR + orders.TO_DAEMON
 
 messages = st.one_of(
-    st.builds(Message, st.sampled_from([orders.SPAWN, orders.REFUSED]), U64, I64, TEXT),
+    st.builds(Message, st.just(orders.SPAWN), st.integers(len(orders.ENGINE_JOBS), 2**64 - 1), I64, TEXT),
+    st.builds(Message, st.just(orders.REFUSED), U64, I64, TEXT),
     st.builds(Message, st.sampled_from([orders.KILL, orders.PING, orders.STARTED, orders.EXITED]), U64, I64, EMPTY),
     st.builds(
-        Message, st.sampled_from([orders.ENGINE_START, orders.ENGINE_STOP]), st.just(orders.ENGINE_JOB), I64, EMPTY
+        Message,
+        st.sampled_from([orders.ENGINE_START, orders.ENGINE_STOP]),
+        st.sampled_from(orders.ENGINE_JOBS),
+        I64,
+        EMPTY,
     ),
 )
-engines = st.builds(Engine, U32, U32, st.integers(0, 19), st.binary(max_size=100), st.tuples(WORDS, WORDS))
+PLACES = st.lists(st.tuples(st.binary(max_size=100), WORDS), min_size=1, max_size=len(orders.ENGINE_JOBS))
+engines = st.builds(
+    lambda uid, gid, nice, places: Engine(uid, gid, nice, *(tuple(column) for column in zip(*places, strict=True))),
+    *(U32, U32, st.integers(0, 19), PLACES),
+)
 NICE, IO_PRIORITY, POLICY = st.integers(0, 19), st.integers(0, 2**15), st.integers(0, 5)
 NUMBERS = U32, U32, U32, NICE, IO_PRIORITY, POLICY, U32
 setups = st.builds(Setup, st.booleans(), *NUMBERS, WORDS, st.one_of(st.none(), engines))
 PYTHON = (b"/usr/bin/python3", b"-I")
-SETUP = Setup(True, 990, 990, 1000, 10, 3 << 13, 3, 3600, PYTHON, Engine(991, 991, 10, b"/t", ((b"a",), (b"b",))))
+SETUP = Setup(
+    True, 990, 990, 1000, 10, 3 << 13, 3, 3600, PYTHON, Engine(991, 991, 10, (b"/t/0", b""), ((b"a",), (b"b",)))
+)
 OWN = SETUP._replace(system=False, uid=1001)
 
 
@@ -66,13 +77,14 @@ def test_any_bytes_are_a_setup_or_malformed(data: bytes, headed: bool) -> None:
     [
         b"",
         b"\2",
-        Message(orders.SPAWN, 1, 1000, b"alice").encode()[:-6],
-        Message(orders.SPAWN, 1, 1000).encode(),
-        Message(orders.SPAWN, 1, 1000, b"al\0ice").encode(),
-        Message(orders.SPAWN, 1, 1000, b"a" * 256).encode(),
+        Message(orders.SPAWN, 9, 1000, b"alice").encode()[:-6],
+        Message(orders.SPAWN, 9, 1000).encode(),
+        Message(orders.SPAWN, 9, 1000, b"al\0ice").encode(),
+        Message(orders.SPAWN, 9, 1000, b"a" * 256).encode(),
+        Message(orders.SPAWN, orders.MAX_ENGINES, 1000, b"alice").encode(),
         Message(orders.KILL, 1, 0, b"more").encode(),
-        Message(orders.ENGINE_START, 1).encode(),
-        Message(orders.ENGINE_STOP, 7).encode(),
+        Message(orders.ENGINE_START, 9).encode(),
+        Message(orders.ENGINE_STOP, 9).encode(),
         Message(orders.STARTED, 1, 2).encode(),
         Message(orders.SETUP, 1, 2).encode(),
         Message(99, 1, 2).encode(),
@@ -89,6 +101,19 @@ def test_a_setup_cut_at_any_byte_is_malformed() -> None:
     for end in range(len(whole)):
         with pytest.raises(MalformedMessage):
             decode_setup(whole[:end])
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        Engine(991, 991, 10, (), ()),
+        Engine(991, 991, 10, (b"/t",), ((b"a",), (b"b",))),
+        Engine(991, 991, 10, (b"/t",) * 10, ((b"a",),) * 10),
+    ],
+)
+def test_a_setup_with_other_engines_than_places_or_too_many_is_malformed(engine: Engine) -> None:
+    with pytest.raises(MalformedMessage):
+        decode_setup(SETUP._replace(engine=engine).encode())
 
 
 @pytest.mark.parametrize("uid", [0, 65534, 2**32 - 1, -1, 2**32, 2**32 + 1000, 999])

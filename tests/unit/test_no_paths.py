@@ -71,11 +71,16 @@ ALLOWED: dict[str, str] = {
         engine/control.py fingerprint os.stat 1
         engine/control.py read_conf .read_text 1
         engine/control.py same_socket os.path.realpath 2
+        daemon_engines.py why open 1
         daemon_health.py _mode os.stat 1
         engine/control.py system_clamd_enabled .glob 1
         engine/control.py system_clamd_enabled os.path.isdir 1
         launch.py _prepare os.access 1
+        launch_engine.py EnginePlaces.signatures os.path.exists 1
         launch_engine.py _check_there os.path.exists 1
+        launch_engine.py _database_bytes .is_file 1
+        launch_engine.py _database_bytes .stat 1
+        launch_engine.py _database_bytes os.scandir 1
         launch_engine.py _is_socket os.stat 1
         launch_engine.py _make_temporary os.path.isdir 1
         launch_engine.py _prepare os.access 1
@@ -107,6 +112,7 @@ ALLOWED: dict[str, str] = {
     """,
     "makes what is the service's, in root's directories, not through a link, and gives it away by fd": """
         launch_files.py _own os.listdir 1
+        launch_engine.py _drop_beyond os.unlink 1
         launch_files.py make_directory os.makedirs 1
         launch_files.py make_directory os.mkdir 1
         launch_files.py make_directory os.open 1
@@ -219,7 +225,7 @@ ALLOWED: dict[str, str] = {
         daemon_listen.py listeners os.chmod 1
     """,
     "as the engine's user, after the drop: that user's own temporary directory": """
-        monitor.py _be_engine os.listdir 1
+        monitor.py _be_engine os.makedirs 1
         monitor.py _be_engine shutil.rmtree 1
     """,
     "given an open fd, not a path": """

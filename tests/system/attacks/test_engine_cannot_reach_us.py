@@ -61,7 +61,7 @@ def engine_user() -> pwd.struct_passwd:
 @pytest.mark.fails_with("engine-is-the-service")
 async def test_the_engine_runs_as_its_own_user() -> None:
     async with spawning() as (spawner, _):
-        engine = await spawner.start_engine("builtin")
+        engine = await spawner.start_engine(0)
         with trio.fail_after(10):
             while proc(engine.pid, "comm") != "sleep\n":
                 await trio.lowlevel.checkpoint()
@@ -71,11 +71,11 @@ async def test_the_engine_runs_as_its_own_user() -> None:
                 await trio.lowlevel.checkpoint()
         assert os.getpriority(os.PRIO_PROCESS, engine.pid) == 5
         with pytest.raises(SpawnRefused, match="running"):
-            await spawner.start_engine("signatures")
-        await spawner.stop_engine()
-        assert spawner.engine is None
+            await spawner.start_engine(0)
+        await spawner.stop_engine(0)
+        assert spawner.engine(0) is None
         assert explain(await engine.wait()) == "signal 15"
-        again = await spawner.start_engine("signatures")
+        again = await spawner.start_engine(0)
         assert again.pid != engine.pid
 
 

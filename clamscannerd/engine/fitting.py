@@ -1,0 +1,90 @@
+"""How many private engines fit this machine, and whether a reload may hold two databases each. Pure. [as started]
+
+One single-threaded clamd for each core does the same work in 0.59 of the time of one clamd of many threads: threads of
+one process disturb each other's memory maps. The price is a database in memory for each. What that takes is not known
+before it is loaded, so it is estimated from the files: the official signatures, 225 MB packed, take 1.3 GB; 2,100,000
+hashes and bodies as text, 120 MB, take 337 MB. Packed ones are the larger multiple, and the one that is reckoned with.
+
+Of the memory that is available a quarter is left alone: for files under scan, for the page cache, for others. What is
+still free then holds as many engines as there are cores, at most; and twice as many databases, or a reload keeps no old
+one: all engines see new signatures within the same minute. Engines that run already have taken theirs, and a number
+that runs is kept as long as half of that reserve is left, so that a reload of the daemon does not change it to and fro.
+
+A directory without signatures is taken to hold the official ones soon. Rejected: asking a running clamd (there is none
+at first, and its resident set counts what it can give back); cgroup limits (an administrator who sets one for the
+engines also sets engine.private_engines).
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+MOST: Final = 8  # orders.MAX_ENGINES: no home has been met that keeps more of them busy
+_TIMES: Final = 6
+_FIXED_BYTES: Final = 50 << 20  # clamd without signatures takes 20 MB; what it unpacks is on a tmpfs of its own
+_OFFICIAL_BYTES: Final = 225 << 20
+_GIB: Final = 1 << 30
+
+
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """What the machine has. `available_bytes`: MemAvailable, 0 where the kernel does not say. `running`: engines that
+    run at this moment, with their signatures in memory."""
+
+    cores: int
+    available_bytes: int
+    database_bytes: int
+    running: int = 0
+
+
+class Fitting(msgspec.Struct, frozen=True, kw_only=True):
+    """`threads`: of each. `reason`: one sentence, for `health`."""
+
+    engines: int
+    threads: int
+    concurrent_reload: bool
+    reason: str
+
+
+def database_bytes(sizes: Iterable[tuple[str, int]], *, has_signatures: bool) -> int:
+    """What is to be reckoned with, of a directory with these files."""
+    return sum(size for _, size in sizes) if has_signatures else _OFFICIAL_BYTES
+
+
+def each_bytes(database: int) -> int:
+    """What one engine takes with so much of signatures on disk."""
+    return _FIXED_BYTES + _TIMES * database
+
+
+def fit(wanted: str | int, room: Room, *, max_threads: int) -> Fitting:
+    """`wanted`: engine.private_engines. A single engine has `max_threads`, each of several one."""
+    each = each_bytes(room.database_bytes)
+    free = room.available_bytes + room.running * each
+    cores = max(1, min(room.cores, MOST))
+    number = cores
+    if isinstance(wanted, int):
+        number = wanted
+    else:
+        while number > 1 and number * each > _usable(free, kept=number <= room.running):
+            number -= 1
+    return Fitting(
+        engines=number,
+        threads=1 if number > 1 else max_threads,
+        concurrent_reload=2 * number * each <= _usable(free, kept=number <= room.running),
+        reason=_reason(number, cores, free, each, max_threads, wanted=wanted),
+    )
+
+
+def _usable(free: int, *, kept: bool) -> int:
+    return free * 7 // 8 if kept else free * 3 // 4
+
+
+def _reason(number: int, cores: int, free: int, each: int, max_threads: int, *, wanted: str | int) -> str:
+    threads = "one thread each" if number > 1 else f"{max_threads} thread{'s' if max_threads != 1 else ''}"
+    what = f"{number} engine{'s' if number != 1 else ''} of {threads}"
+    memory = f"{free / _GIB:.1f} GiB available, the signatures take about {each / _GIB:.1f} GiB each"
+    if isinstance(wanted, int):
+        return f"{what}: engine.private_engines is {wanted} ({memory})"
+    if number < cores:
+        return f"{what}: for {cores} there is not the memory ({memory})"
+    return f"{what}: one for each core ({memory})"
