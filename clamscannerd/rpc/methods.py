@@ -18,7 +18,8 @@ from clamscannerd.rpc.table import Call, Method, Methods, table
 from clamscannerd.service import clamscanner, daemon, explain, history, ignore, quarantine, scan, scan_start, task
 from clamscannerd.service import metrics as counted
 from clamscannerd.service.context import Context
-from clamscannerd.service.listening import KINDS, Kind, Listeners
+from clamscannerd.service.listening import KINDS, Kind
+from clamscannerd.service.together import Listeners
 
 
 class NoParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -379,6 +379,7 @@ class Server:
                 is_admin=decision.is_admin,
                 push=client.streams.append,
                 confirm=partial(self._judge, client, method, user_named=user_named),
+                alike=(client.peer, client.speaker.name, user_named),
             )
             return await method.handler(call, values)
         finally:

@@ -53,6 +53,10 @@ class Speaker:
         self._uid = uid
         self._name: str | None = None  # None: it could not be looked up, and nobody can say later whose it was
 
+    @property
+    def name(self) -> str | None:
+        return self._name
+
     async def learn(self) -> None:
         """At accept, before the first call."""
         if self._people is not None:

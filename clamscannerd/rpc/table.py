@@ -9,9 +9,9 @@ register on import (the table would be nowhere to be read).
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -50,9 +50,18 @@ class Notice:
         return self._line
 
 
-Stream = Callable[[Callable[[Notice], Awaitable[None]]], Awaitable[None]]
-"""Writes to one connection for as long as it lasts, by what it is given: that returns when the notice is written. A
-CallError that it raises is the last thing the client hears."""
+class Hearer(Protocol):
+    """The connection of a stream, to be written to."""
+
+    def tell(self, lines: bytes) -> bool:
+        """At once. False: not all of it left; the rest goes before anything else is written, and `say` waits for it."""
+
+    async def say(self, lines: bytes) -> None:
+        """Returns when all is written, and raises when nobody reads any more."""
+
+
+Stream = Callable[[Hearer], Awaitable[None]]
+"""Writes to one connection for as long as it lasts. A CallError that it raises is the last thing the client hears."""
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +77,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Begin a stream on this connection, once this call is answered."""
     confirm: Callable[[], Awaitable[object]]
     """For what goes on after the answer: raises the CallError that this call would be refused with by now."""
+    alike: Hashable
+    """Calls of one method for which this is the same are confirmed alike."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

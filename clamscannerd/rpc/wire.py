@@ -36,7 +36,7 @@ from clamscannerd.errors import CallError, LocalProtocolError, TimedOut
 from clamscannerd.rpc import jsonrpc
 from clamscannerd.rpc.atonce import at_once
 from clamscannerd.rpc.rounds import Turns
-from clamscannerd.rpc.table import Notice, Stream
+from clamscannerd.rpc.table import Stream
 from clamscannerd.rpc.unsent import Held
 
 CHUNK_BYTES = 16 << 10
@@ -55,6 +55,8 @@ LINGER_BYTES = 16 << 20
 
 GONE_S = 15.0
 """A client of a stream that has shut down its writing side may be gone: looked for so often while nothing is said."""
+
+_NOTHING = memoryview(b"")
 
 Answer = Callable[[jsonrpc.Member | jsonrpc.Batch, Held], Awaitable[bytes | None]]
 
@@ -104,6 +106,7 @@ class Wire:
         self._protocol = jsonrpc.Connection(limits=limits.messages)
         self._writing = trio.Lock()
         self._sending = 0  # lines that wait for the client to read
+        self._owed = _NOTHING  # what was told and not written yet: it goes first
         self._pushing: trio.Nursery  # the streams
         self._lines: trio.Nursery  # who leads, and calls that wait for something
         self._events: list[jsonrpc.Event] = []  # what was read and not begun, the next one last
@@ -315,7 +318,7 @@ class Wire:
     async def _push(self, stream: Stream) -> None:
         try:
             with contextlib.suppress(_Gone):
-                await stream(self._say)
+                await stream(self)
         except CallError as error:
             await self._refuse(_as_error(error))
             self._reading.cancel()
@@ -325,8 +328,16 @@ class Wire:
             self._stream_ended = trio.Event()
             self._note_quiet()
 
-    async def _say(self, notice: Notice) -> None:
-        await self._send(notice.line)
+    def tell(self, lines: bytes) -> bool:
+        """Of a stream, as table.Hearer."""
+        if (sent := self._write_nowait(lines)) < len(lines):
+            rest = memoryview(lines)[sent:]  # no copy: many may be told the same and not read it
+            self._owed = memoryview(b"".join((self._owed, rest))) if self._owed else rest
+        return not self._owed
+
+    async def say(self, lines: bytes) -> None:
+        """Likewise."""
+        await self._send(lines)
         if self._broken:
             raise _Gone
 
@@ -341,12 +352,13 @@ class Wire:
         await self._send(jsonrpc.encode_error(None, error.code, error.message, error.data))
 
     async def _send(self, line: bytes) -> None:
-        if (sent := self._write_nowait(line)) < len(line):
+        sent = self._write_nowait(line)
+        if sent < len(line) or self._owed:
             await self._send_rest(line, sent)
 
     def _write_nowait(self, line: bytes) -> int:
         """How much was taken: nothing while another line is on its way. The rest has to follow at once."""
-        if self._sending or self._broken:
+        if self._sending or self._owed or self._broken:
             return 0
         try:
             sent = os.write(self._fd, line)
@@ -362,6 +374,9 @@ class Wire:
                 if self._broken:
                     return
                 rest = memoryview(line)[sent:]
+                if owed := self._owed:
+                    rest = memoryview(b"".join((owed, rest))) if rest else owed
+                    self._owed = _NOTHING
                 with trio.move_on_after(self._limits.write_timeout_s), contextlib.suppress(OSError):
                     while rest:  # not send_all, which does not tell how far it got when it is cancelled
                         rest = rest[await self._stream.socket.send(rest) :]

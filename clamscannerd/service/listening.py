@@ -1,30 +1,28 @@
 """Events.subscribe: what happens to an account's scans and tasks, told to whoever listens. [daemon]
 
-Nothing is queued for a listener: a task of its own looks what is new, says it, and looks again. The rows are the truth
-here too, with a cursor for each listener; of a scan under way the progress is in memory. So nothing is said that is not
-committed, and nothing twice. A reader who is slow is looked for less often: that costs it progress, of which only the
-latest counts, and never a finding. One that reads nothing for server.write_timeout_s is cut off, as with any answer.
+Nothing is queued for a listener: it looks what is new, says it, and looks again. The rows are the truth here too, with
+a cursor; of a scan under way the progress is in memory. So nothing is said that is not committed, and nothing twice. A
+reader who is slow is looked for less often: that costs it progress, of which only the latest counts, and never a
+finding. One that reads nothing for server.write_timeout_s is cut off, as with any answer.
 
 The first look says the present state: the latest scan with what it found and still stands, the latest task, the
 engine. While nothing of the account is under way a listener sleeps until a job is queued, starts or ends. Before each
 look it is asked again whether the call would be allowed now: administrators come and go, and so do users.
 
-Each reads at its own pace and has a cursor of its own, but what it looks for and hears is that of all listeners of the
-account: rows are read once for those who look at the same moment, and a notification is written once (looks.py).
+Those who have heard the same are one listener (together.py). Who is not as far, or slow, looks alone: rows are read
+once for those who look at the same moment, and a notification is written once (looks.py).
 
 Rejected: hooks in the pipeline for each kind of event, with a queue for each listener (bounded, so that a finding is
 lost, or the listener).
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, get_args
 
 import msgspec
-import trio
 
-from clamscannerd.errors import Refused
 from clamscannerd.model import SCAN_ENDED, Account, Finding, Scan, ScanState, Task, TaskState
-from clamscannerd.rpc.table import Call, Notice
+from clamscannerd.rpc.table import Notice
 from clamscannerd.service.clamscanner import scan_status
 from clamscannerd.service.context import Context
 from clamscannerd.service.ignoring import as_found
@@ -37,39 +35,24 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 PAUSE_S = 0.2
 """Between two looks while a job runs: at most five notifications of progress a second."""
 
-QUEUED_S = 1.0
-"""While one waits. What starts it says so; this is for what does not."""
-
-MOST_LOOKS = 250.0
-"""In a second, over all listeners: one costs 0.1 ms with its writing, so that 500 listeners take 2.5 % of a core."""
-
 PAGE = 500
 """Findings or records read at once, and written before the next are read."""
 
-Say = Callable[[Notice], Awaitable[None]]
+Say = Callable[[Sequence[Notice]], Awaitable[None]]
 
 
 class Listener:
-    """One connection's subscription. `crowd`: how many listeners there are. `confirm`: still allowed, or CallError."""
+    """What an account's listeners hear, and how far they are. A copy goes on from the same place."""
 
-    def __init__(
-        self,
-        context: Context,
-        account: Account,
-        kinds: frozenset[str],
-        crowd: Callable[[], int],
-        confirm: Callable[[], Awaitable[object]],
-        looks: Looks,
-    ) -> None:
+    def __init__(self, context: Context, account: Account, kinds: frozenset[str], looks: Looks) -> None:
         self._context = context
         self._account = account
         self._kinds = kinds
-        self._crowd = crowd
-        self._confirm = confirm
         self._looks = looks
         self._who = account.uid, account.name
-        self._changed: object = None  # the event of the account's jobs at this look
-        self._tasks_seen: object = None  # at the last look at its tasks
+        self.changed = context.live.changed(*self._who)
+        """Set when there may be something new, since the last look."""
+        self._tasks_seen: object = None  # `changed` at the last look at its tasks
         # What was said: the newest ids, and how far.
         self._scan = self._finding = self._task = self._record = 0
         self._scan_ended = self._task_ended = True
@@ -78,29 +61,42 @@ class Listener:
         self._engine_state: object = None
         self._engine: object = None
 
-    async def run(self, say: Say) -> None:
-        """For ever; `say` returns when the notification is written, and raises when nobody reads any more."""
-        who = self._account
-        while True:
-            # Before the look, so that nothing is missed.
-            self._changed = changed = self._context.live.changed(who.uid, who.name)
-            await self._confirm()
-            await self._look_at_engine(say)
-            under_way = await self._look_at_scans(say)
-            under_way = await self._look_at_tasks(say) or under_way
-            pause_s = max(PAUSE_S, self._crowd() / MOST_LOOKS)
-            await trio.sleep(pause_s)
-            if not under_way or self._is_waiting():
-                with trio.move_on_after(QUEUED_S if under_way else float("inf")):
-                    await changed.wait()
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Who has heard all up to the same place can go on together. But for the progress, see `join`."""
+        scan = self._scan, self._scan_ended, self._finding
+        return *scan, self._task, self._task_ended, self._record, self._engine
 
-    def _is_waiting(self) -> bool:
+    def join(self, other: "Listener") -> None:
+        """Somebody at the same place, who may have heard of another progress, hears it from here from now on."""
+        mine, theirs = self._status, other._status
+        if mine is not theirs and not self._scan_ended and (not mine or not theirs or mine.params != theirs.params):
+            self._status = None
+
+    def begin_again(self) -> None:
+        """After a look that was broken off, or in the midst of one: nothing counts as looked at."""
+        self._tasks_seen, self._found = None, -1
+
+    async def look(self, say: Say) -> bool:
+        """Say what is new; `say` returns when that is written, and raises when nobody reads any more. It may come to
+        more than one page, and to many. Whether something is under way, of which nobody will say when there is more."""
+        # Before the look, so that nothing is missed.
+        self.changed = self._context.live.changed(*self._who)
+        await self._look_at_engine(say)
+        under_way = await self._look_at_scans(say)
+        return await self._look_at_tasks(say) or under_way
+
+    def is_waiting(self) -> bool:
         """Nothing runs, as far as was seen."""
-        return self._context.live.scan_of(self._account.uid, self._account.name) is None and self._task_ended
+        return self._context.live.scan_of(*self._who) is None and self._task_ended
 
     async def _tell(self, say: Say, method: Kind, params: dict[str, object]) -> None:
-        if method in self._kinds:
-            await say(self._notice(method, params))
+        await self._say_wanted(say, [self._notice(method, params)])
+
+    async def _say_wanted(self, say: Say, notices: Sequence[Notice]) -> None:
+        """All cursors are behind these already: who goes on from a copy has heard them."""
+        if wanted := [notice for notice in notices if notice.method in self._kinds]:
+            await say(wanted)
 
     def _notice(self, method: Kind, params: dict[str, object]) -> Notice:
         return Notice(method, {"user": self._account.name, **params})
@@ -131,8 +127,7 @@ class Listener:
             elif notice is self._status or (self._status and notice.params == self._status.params):
                 continue
             self._status = notice
-            if notice.method in self._kinds:
-                await say(notice)
+            await self._say_wanted(say, [notice])
         return not self._scan_ended and not paused
 
     async def _progress(self, scan: Scan) -> Notice:
@@ -151,7 +146,7 @@ class Listener:
         if live is not None and live.scan.id == self._scan:
             return [live.scan]
         latest = await self._looks.once(
-            ("scan", *self._who), (self._changed,), lambda: store.latest_scan(who.uid, who.name), PAUSE_S / 2
+            ("scan", *self._who), (self.changed,), lambda: store.latest_scan(who.uid, who.name), PAUSE_S / 2
         )
         if latest is None or (latest.id == self._scan and self._scan_ended):
             return []
@@ -167,10 +162,8 @@ class Listener:
                 return
             self._found = live.found
         while notices := await self._findings(scan):
-            for _, notice in notices:
-                if notice.method in self._kinds:
-                    await say(notice)
             self._finding = notices[-1][0]
+            await self._say_wanted(say, [notice for _, notice in notices])
 
     async def _findings(self, scan: Scan) -> list[tuple[int, Notice]]:
         """The next page, with their ids. Those that a value of the scan counts were committed before it was made."""
@@ -195,9 +188,9 @@ class Listener:
 
     async def _look_at_tasks(self, say: Say) -> bool:
         """Whether one is under way. While no job of the account was queued, started or ended, there is no new one."""
-        if self._task_ended and self._tasks_seen is self._changed:
+        if self._task_ended and self._tasks_seen is self.changed:
             return False
-        self._tasks_seen = self._changed
+        self._tasks_seen = self.changed
         for task in await self._new_tasks():
             if task.id != self._task:
                 self._task, self._task_ended, self._record = task.id, False, 0
@@ -209,7 +202,7 @@ class Listener:
         """As _new_scans."""
         who, store = self._account, self._context.store
         latest = await self._looks.once(
-            ("task", *self._who), (self._changed,), lambda: store.list_tasks(who.uid, who.name, 1, 0), PAUSE_S / 2
+            ("task", *self._who), (self.changed,), lambda: store.list_tasks(who.uid, who.name, 1, 0), PAUSE_S / 2
         )
         if not self._task or not latest or latest[0].id == self._task:
             return latest
@@ -219,10 +212,8 @@ class Listener:
     async def _look_at_records(self, say: Say, task: Task) -> None:
         """The task was read before its records, so that an end is only said after all of them."""
         while notices := await self._records(task):
-            for notice in notices:
-                if notice.method in self._kinds:
-                    await say(notice)
             self._record += len(notices)
+            await self._say_wanted(say, notices)
         if task.state is TaskState.DONE:
             self._task_ended = True
             await self._tell(say, "Task.done", {"task_id": task.public_id, "kind": task.kind.value})
@@ -238,31 +229,3 @@ class Listener:
             ]
 
         return await self._looks.once(("records", *self._who), (task, after), look, PAUSE_S)
-
-
-class Listeners:
-    """All of them: one for each connection at most."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._connections: set[int] = set()
-        self._looks = Looks()
-
-    def begin(self, account: Account, kinds: frozenset[str], call: Call) -> dict[str, object]:
-        """Have the connection told of these kinds. Raises Refused when it is told of some already."""
-        connection_id = call.connection_id
-        if connection_id in self._connections:
-            raise Refused("cannot subscribe: this connection has a subscription already")
-        self._connections.add(connection_id)
-        listener = Listener(self._context, account, kinds, lambda: len(self._connections), call.confirm, self._looks)
-
-        async def run(say: Say) -> None:
-            try:
-                await listener.run(say)
-            finally:
-                self._connections.discard(connection_id)
-                if not self._connections:
-                    self._looks.clear()
-
-        call.push(run)
-        return {"user": account.name, "kinds": [kind for kind in KINDS if kind in kinds]}

@@ -6,7 +6,7 @@ import select
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="workers of two accoun
 
 FILES = 40
 MANY = 2_000
+SOME = 500
 Told = list[dict[str, Any]]
 
 
@@ -37,8 +38,8 @@ def anna(accounts: tuple[AccountOnHost, AccountOnHost]) -> AccountOnHost:
     return accounts[0]
 
 
-def infect(account: AccountOnHost, number: int, *, clean: int = 0) -> None:
-    directory = account.home / "d"
+def infect(account: AccountOnHost, number: int, *, clean: int = 0, into: str = "d") -> None:
+    directory = account.home / into
     directory.mkdir()
     for index in range(number):
         (directory / f"bad{index:05}").write_bytes(MARKER + b" %d" % index)
@@ -150,6 +151,31 @@ def test_a_slow_reader_loses_no_finding_and_holds_up_nobody(daemon: RunningDaemo
         told = until(listener, "Scan.done", scan_id=scan)
         found = [one["file"] for one in of(told, "Scan.finding") if one["scan_id"] == scan]
         assert len(found) == len(set(found)) == MANY
+
+
+def test_of_many_each_hears_each_finding_once_whoever_leaves_comes_or_does_not_read(
+    daemon: RunningDaemon, anna: AccountOnHost
+) -> None:
+    infect(anna, SOME, into="d" * 250)  # more text than a socket holds
+    with ExitStack() as stack:
+
+        def listener() -> PeerClient:
+            client = stack.enter_context(daemon.client(anna.uid))
+            subscribe(client)
+            return client
+
+        first, *others = [listener() for _ in range(3)]
+        client = stack.enter_context(daemon.client(anna.uid))
+        scan = client.good("start_scan", {"scan_type": "home"})["scan_id"]
+        until(first, "Scan.finding", scan_id=scan)
+        first.close()
+        others.append(listener())
+        client.wait_scan()  # so far nobody else has read anything
+        others.append(listener())
+        for one in others:
+            told = until(one, "Scan.done", scan_id=scan)
+            found = [finding["file"] for finding in of(told, "Scan.finding") if finding["scan_id"] == scan]
+            assert len(found) == len(set(found)) == SOME
 
 
 def test_a_connection_that_listens_is_never_idle_and_can_still_ask(anna: AccountOnHost) -> None:
