@@ -56,12 +56,21 @@ class Place:
         return self.ours().wall_s
 
     def worker(self) -> float:
-        """CPU of the scan's worker alone: what is there to scan was asked for before, by another one."""
-        with self.daemon.client(self.person.uid) as client:
+        """CPU of the scan's worker alone."""
+        self._look(self.person)
+        return self.ours().worker_s
+
+    def start(self, other: Person) -> float:
+        """The same with nothing to scan: the start of a process, its imports, the drop of its rights."""
+        self._look(other)
+        return cold_scan.scan(self.daemon, other, 0).worker_s
+
+    def _look(self, person: Person) -> None:
+        """What is there to scan is asked for by another worker, so before."""
+        with self.daemon.client(person.uid) as client:
             client.good("get_scan_paths")
         monitor = common.monitor_of(self.daemon.pid)
         wait_for(lambda: not common.children(monitor), "that worker to end")
-        return self.ours().worker_s
 
     def find(self) -> float:
         before = _children_s()
@@ -114,6 +123,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     with (
         tempfile.TemporaryDirectory(prefix="csd-bench-", dir="/var/tmp") as place,
         throw_away("bench_rescan") as person,
+        throw_away("bench_empty") as nobody,
         engines.debian_clamd(Path(place)) as clamd,
         cold_scan.shared(clamd, Path(place)) as daemon,
     ):
@@ -127,7 +137,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
         got = _pairs("unchanged", arguments.pairs, lambda: None, tree.restarted, tree.theirs)
         yield _row("rescan, nothing changed: faster by", against, UNCHANGED_BOUND, got)
         worker, find = _pairs("worker", arguments.pairs, lambda: None, tree.worker, tree.find)
-        note = f"medians {statistics.median(worker):.2f} and {statistics.median(find):.2f} s"
+        start = statistics.median(tree.start(nobody) for _ in worker)
+        note = f"medians {statistics.median(worker):.2f} and {statistics.median(find):.2f} s, {start:.2f} s to start it"
         against_find = "find -printf of size, times and inode"
         yield Row("CPU of the worker in it", against_find, WORKER_BOUND, common.ratios(worker, find), note=note)
         got = _pairs("changed", arguments.pairs, tree.change, lambda: tree.ours().wall_s, tree.theirs)
