@@ -149,7 +149,7 @@ def prepare_units(config: Config, running: int) -> Units:
     root = Ids(0, 0)
     make_directory(places.base, 0o755, root)
     _write_builtin(places, root)
-    fits = _fitting(config, running)
+    fits = _fitting(config, running=running, reload_twice=_reload_twice(places))
     changed = []
     for job in range(fits.engines + 1):
         paths = private.PrivatePaths(
@@ -165,12 +165,21 @@ def prepare_units(config: Config, running: int) -> Units:
     return Units(fits.engines, changed)
 
 
-def _fitting(config: Config, running: int) -> fitting.Fitting:
+def _reload_twice(places: EnginePlaces) -> bool:
+    try:
+        with open(places.conf(1), encoding="utf-8", errors="surrogateescape") as stream:
+            return private.reloads_twice(stream.read())
+    except OSError:
+        return False
+
+
+def _fitting(config: Config, *, running: int = 0, reload_twice: bool = False) -> fitting.Fitting:
     room = fitting.Room(
         cores=len(os.sched_getaffinity(0)),
         available_bytes=available_bytes(),
         database_bytes=_database_bytes(config.engine.database),
         running=running,
+        reload_twice=reload_twice,
     )
     return fitting.fit(config.engine.private_engines, room, max_threads=config.engine.max_threads)
 
@@ -243,7 +252,7 @@ def _prepare(config: Config, places: EnginePlaces, service: Ids, owner: Ids, *, 
 
 
 def _write_confs(config: Config, places: EnginePlaces) -> None:
-    fits = _fitting(config, 0)
+    fits = _fitting(config)
     for job in range(fits.engines + 1):
         paths = private.PrivatePaths(
             socket=places.socket(job),

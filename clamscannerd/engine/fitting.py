@@ -7,8 +7,8 @@ hashes and bodies as text, 120 MB, take 337 MB. Packed ones are the larger multi
 
 Of the memory that is available a quarter is left alone: for files under scan, for the page cache, for others. What is
 still free then holds as many engines as there are cores, at most; and twice as many databases, or a reload keeps no old
-one: all engines see new signatures within the same minute. Engines that run already have taken theirs, and a number
-that runs is kept as long as half of that reserve is left, so that a reload of the daemon does not change it to and fro.
+one: all engines see new signatures within the same minute. Engines that run already have taken theirs, and what is so
+already stays so as long as half of that reserve is left: a reload of the daemon must not change it to and fro.
 
 A directory without signatures is taken to hold the official ones soon. Rejected: asking a running clamd (there is none
 at first, and its resident set counts what it can give back); cgroup limits (an administrator who sets one for the
@@ -29,12 +29,13 @@ _GIB: Final = 1 << 30
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
     """What the machine has. `available_bytes`: MemAvailable, 0 where the kernel does not say. `running`: engines that
-    run at this moment, with their signatures in memory."""
+    run at this moment, with their signatures in memory; `reload_twice`: each holds two databases during a reload."""
 
     cores: int
     available_bytes: int
     database_bytes: int
     running: int = 0
+    reload_twice: bool = False
 
 
 class Fitting(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +71,7 @@ def fit(wanted: str | int, room: Room, *, max_threads: int) -> Fitting:
     return Fitting(
         engines=number,
         threads=1 if number > 1 else max_threads,
-        concurrent_reload=2 * number * each <= _usable(free, kept=number <= room.running),
+        concurrent_reload=2 * number * each <= _usable(free, kept=room.reload_twice and number <= room.running),
         reason=_reason(number, cores, free, each, max_threads, wanted=wanted),
     )
 

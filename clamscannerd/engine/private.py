@@ -107,6 +107,11 @@ def clamd_conf(
     return "\n".join(lines) + "\n"
 
 
+def reloads_twice(text: str) -> bool:
+    """Whether the clamd with this clamd.conf of ours holds two databases during a reload."""
+    return "ConcurrentDatabaseReload yes\n" in text
+
+
 def builtin_signatures() -> dict[str, bytes]:
     """File name -> content of the database that holds only the EICAR test file.
 

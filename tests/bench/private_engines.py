@@ -18,7 +18,7 @@ from tests.bench import cold_scan, common, engines, trees
 from tests.bench.common import Row, say
 from tests.fakes.accounts import Person, have_service_users, throw_away
 from tests.fakes.realclamd import RealClamd, ndb
-from tests.fakes.running import RunningDaemon
+from tests.fakes.running import RunningDaemon, wait_for
 
 _MAX_BYTES = 1_000_000_000
 _START_S = 180.0
@@ -43,12 +43,25 @@ def _ours(directory: Path, person: Person, files: int, signatures: dict[str, byt
     (directory / "db").mkdir()
     for name, content in signatures.items():
         (directory / "db" / name).write_bytes(content)
-    with RunningDaemon(directory, signatures=b"", config="[engine]\nfirst_ping_timeout_s = 180\n") as daemon:
-        monitor = common.monitor_of(daemon.pid)
-        number = len(common.children(monitor))
+    with RunningDaemon(directory, signatures=b"", private_engines='"auto"') as daemon:
+        number = ready(daemon)
         run = cold_scan.scan(daemon, person, files)
         say(f"  clamscannerd wall {run.wall_s:6.2f} s  client {run.client_s:5.2f} s, private engines: {number}")
     return run.wall_s
+
+
+def ready(daemon: RunningDaemon) -> int:
+    """How many engines there are, as soon as all of them answer and scan."""
+
+    def all_of_them() -> int | None:
+        with daemon.client() as client:
+            text: str = client.call("Daemon.metrics")["text"]
+        known, answer = (
+            float(text.partition(f"\nclamscannerd_{name} ")[2].split()[0]) for name in ("engines", "engines_ready")
+        )
+        return int(known) if known == answer else None
+
+    return wait_for(all_of_them, "the engines", _START_S)
 
 
 def _theirs(directory: Path, person: Person, signatures: dict[str, bytes]) -> float:

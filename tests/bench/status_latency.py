@@ -98,7 +98,7 @@ def _running(directory: Path, kind: str) -> Iterator[RunningDaemon]:
     """A daemon with an engine that has seen nothing yet."""
     if kind == "private":
         engines.use_signatures(directory / "db")
-        with RunningDaemon(directory, signatures=b"", config=_LIMITS) as daemon:
+        with RunningDaemon(directory, signatures=b"", config=_LIMITS, private_engines='"auto"') as daemon:
             yield daemon
         return
     with engines.debian_clamd(directory) as clamd:

@@ -126,6 +126,7 @@ def test_the_socket_listens_and_the_first_client_starts_the_daemon(machine: Mach
 def test_the_six_calls_with_the_private_engine(machine: Machine, user: str) -> None:
     six_calls(machine, user)
     assert machine.show(ENGINE, "SubState") == "running"
+    assert "one for each core" in machine.ctl(user, "health").stdout
     assert machine.run("ps", "-o", "user=", "-p", str(machine.pid(ENGINE))).stdout.strip().startswith("clamsca")
 
 

@@ -82,6 +82,7 @@ ALLOWED: dict[str, str] = {
         launch_engine.py _database_bytes .stat 1
         launch_engine.py _database_bytes os.scandir 1
         launch_engine.py _is_socket os.stat 1
+        launch_engine.py _reload_twice open 1
         launch_engine.py _make_temporary os.path.isdir 1
         launch_engine.py _prepare os.access 1
         launch_prepare.py main os.path.isdir 1

@@ -3,7 +3,7 @@
 import pytest
 
 from clamscannerd.engine.clamdconf import HARD_MAX_FILE_BYTES, blind, max_file_size, parse
-from clamscannerd.engine.private import PrivatePaths, builtin_signatures, clamd_conf, has_signatures
+from clamscannerd.engine.private import PrivatePaths, builtin_signatures, clamd_conf, has_signatures, reloads_twice
 from clamscannerd.errors import ConfigError
 
 PATHS = PrivatePaths(socket="/run/e/clamd.sock", temporary="/var/e/tmp", database="/var/lib/clamav")
@@ -40,6 +40,7 @@ def test_without_concurrent_reload_idle_threads_do_not_hold_a_reload_up() -> Non
     text = clamd_conf(PATHS, max_file_size=1, max_threads=1, max_scan_time_s=1, concurrent_reload=False)
     parsed = parse(text)
     assert (parsed.concurrent_reload, parsed.idle_timeout_s) == (False, 1)
+    assert (reloads_twice(text), reloads_twice(conf())) == (False, True)
 
 
 def test_the_queue_holds_twice_the_threads() -> None:
