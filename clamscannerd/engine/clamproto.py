@@ -113,11 +113,6 @@ class Session:
         """Files sent and not answered."""
         return len(self._files)
 
-    @property
-    def outstanding_ids(self) -> frozenset[int]:
-        """Their ids, for asking again in another session."""
-        return frozenset(self._files)
-
     def sent(self) -> int:
         """One FILDES (or INSTREAM) was sent: its id."""
         number = self._take_id()

@@ -112,11 +112,6 @@ class Store(DigestStore):
             reads=self._db.reads, writes=self._db.writes, waiting=self._db.waiting, broken=bool(self._db.broken)
         )
 
-    def raise_if_broken(self) -> None:
-        """StateError after a fault that only a new start can clear."""
-        if self._db.broken:
-            raise StateError(self._db.broken)
-
     async def wait_broken(self) -> None:
         """Raises StateError when such a fault comes up. Any other StateError passes: a full disk, somebody's lock."""
         raise StateError(await self._db.wait_broken())
@@ -251,9 +246,6 @@ class Store(DigestStore):
     async def task_by_public_id(self, uid: int, name: str, public_id: str) -> Task | None:
         return await self._db.read(store_tasks.by_public_id, uid, name, public_id)
 
-    async def latest_task(self, uid: int, name: str) -> Task | None:
-        return await self._db.read(store_tasks.latest, uid, name)
-
     async def list_tasks(self, uid: int, name: str, limit: int, offset: int) -> list[Task]:
         """Of all kinds, newest first."""
         return await self._db.read(store_tasks.listed, uid, name, limit, offset)
@@ -360,9 +352,6 @@ class Store(DigestStore):
 
     async def usage(self, uid: int, name: str) -> Usage:
         return await self._db.read(store_items.usage, uid, name)
-
-    async def expired_items(self, now: float) -> list[Item]:
-        return await self._db.read(store_items.expired, now)
 
     async def reserve_item(
         self, account: Account, step: Step, size: int, file: str, meta: FileMeta, caps: Caps, now: float

@@ -182,11 +182,6 @@ def forget(c: sqlite3.Connection, item_ids: Sequence[int]) -> None:
     c.executemany("DELETE FROM item WHERE id = ? AND state <> 'kept'", [(item_id,) for item_id in item_ids])
 
 
-def expired(c: sqlite3.Connection, now: float) -> list[Item]:
-    rows = c.execute(f"{_ITEM} WHERE i.state = 'kept' AND i.expires_at <= ? ORDER BY i.expires_at", (now,))
-    return [item_of(row) for row in rows]
-
-
 def listed(c: sqlite3.Connection, uid: int, name: str, limit: int | None, after_id: int) -> list[Item]:
     rows = c.execute(
         f"{_ITEM} WHERE a.uid = ? AND a.name = ? AND i.state = 'kept' AND i.id > ? ORDER BY i.id LIMIT ?",

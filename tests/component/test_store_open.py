@@ -244,7 +244,7 @@ async def test_after_an_io_error_nothing_is_done_until_the_next_start(tmp_path: 
         with pytest.raises(StateError, match="disk I/O error"):
             await store.check()
         with pytest.raises(StateError, match="disk I/O error"):
-            store.raise_if_broken()
+            await store.wait_broken()
     async with open_store(tmp_path, LIMITS) as store:
         assert await store.get_scan(kept.id) == kept
         assert await store.not_scanned(kept.id, 10) == []
