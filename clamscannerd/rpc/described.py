@@ -136,7 +136,7 @@ _SIX = {
     "check_disinfection_status": Described(
         summary="The latest disinfection and its records.",
         answer=answers.DisinfectionStatus,
-        params={"last_id": "Only the records after this one."},
+        params={"last_id": "Only the records after it; 0: all."},
         examples=(
             Example(name="all records", answer={"details": _RECORDS, "log": LOG, "status": "done"}),
             Example(
@@ -231,7 +231,10 @@ _TASKS = {
     "Task.get": Described(
         summary="One task with its records.",
         answer=answers.TaskWhole,
-        params={"task_id": "As the call that began it answered.", "last_id": "Only the records after this one."},
+        params={
+            "task_id": "As the call that began it answered.",
+            "last_id": "Only the records after it; 0: all.",
+        },
         errors=("not_found",),
         examples=(
             Example(

@@ -48,7 +48,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class CheckDisinfectionStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    last_id: Annotated[int, Meta(ge=1, le=2**62)] | None = None
+    last_id: Annotated[int, Meta(ge=0, le=2**62)] | None = None
 
 
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
@@ -104,7 +104,7 @@ class ListTasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 class GetTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     task_id: str
-    last_id: Annotated[int, Meta(ge=1, le=2**62)] | None = None
+    last_id: Annotated[int, Meta(ge=0, le=2**62)] | None = None
 
 
 class UndoTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

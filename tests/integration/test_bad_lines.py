@@ -135,7 +135,6 @@ CALLS: dict[str, tuple[str, str, str]] = {
     "an action that is no text": ("disinfect_files", '{"actions":{"a":1}}', "actions"),
     "an action that is an object": ("disinfect_files", '{"actions":{"a":{"b":"delete"}}}', "actions"),
     "others that is no text": ("disinfect_files", '{"actions":{},"others":true}', "others"),
-    "last_id 0": ("check_disinfection_status", '{"last_id":0}', "last_id"),
     "last_id -1": ("check_disinfection_status", '{"last_id":-1}', "last_id"),
     "last_id as text": ("check_disinfection_status", '{"last_id":"1"}', "last_id"),
     "last_id as fraction": ("check_disinfection_status", '{"last_id":1.5}', "last_id"),
