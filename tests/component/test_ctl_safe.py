@@ -37,10 +37,10 @@ MESSAGE = {
     "date": WORDS,
     "virus_type": WORDS,
 }
-FOUND = {"file": EVIL, "virus_type": WORDS, "size": 1, "mtime": 0.0, "owner": 0, "found_at": 0.0}
+FOUND: dict[str, Any] = {"file": EVIL, "virus_type": WORDS, "size": 1, "mtime": 0.0, "owner": 0, "found_at": 0.0}
 ENGINE = {"version": WORDS, "database": 1, "database_time": 0.0, "blind": [WORDS]}
 STATUS = status(infected_files=[EVIL], infected_file_count=2, scan_type=WORDS, engine=ENGINE, not_scanned={WORDS: 3})
-SCAN = {
+SCAN: dict[str, Any] = {
     **STATUS["result"]["data"],
     "time_ended": 1.0,
     "findings": {WORDS: 1},
@@ -78,7 +78,7 @@ WHOLE = {
     "steps_ended": 1,
     "details": [STEP, ISSUE, done(3)],
 }
-ENTRY = {
+ENTRY: dict[str, Any] = {
     "id": 1,
     "kind": WORDS,
     "value": WORDS,
@@ -89,16 +89,47 @@ ENTRY = {
     "state": WORDS,
 }
 IGNORED = {**FOUND, "file": f"{EVIL}3", "ignored": {"id": 1, "kind": "path", "note": WORDS}}
+EXPLAINED = {
+    "file": EVIL,
+    "in_home": True,
+    "scan_types": [{"id": WORDS, "message": WORDS}],
+    "excluded": {"pattern": WORDS, "file": f"{EVIL}2"},
+    "ignored": {**ENTRY, "file": EVIL},
+    "finding": {**FOUND, "state": WORDS},
+    "max_file_size": 1,
+    "last_scan": {**SCAN, "outcome": WORDS, "not_scanned": {"file": EVIL, "reason": WORDS}},
+}
+CHECK = {"id": WORDS, "grade": WORDS, "message": WORDS, "cure": WORDS}
+RUNS: dict[str, Any] = {"scan_complete": 0, "state": "running", "current_file": EVIL}
+EVENTS: list[tuple[str, dict[str, Any]]] = [
+    ("Engine.changed", {"state": WORDS, "reason": WORDS, "signatures": 1, "engine": ENGINE}),
+    ("Scan.progress", {**SCAN, **RUNS}),
+    ("Scan.finding", {"scan_id": 3, **FOUND}),
+    ("Scan.done", SCAN),
+    ("Task.step", {"task_id": TASK, "kind": WORDS, "record": STEP}),
+    ("Task.step", {"task_id": TASK, "kind": WORDS, "record": ISSUE}),
+    ("Task.done", {"task_id": TASK, "kind": WORDS}),
+]
+TOLD: list[dict[str, Any]] = [
+    {"id": 1, "result": {"user": WORDS, "kinds": []}},
+    *({"method": method, "params": {"user": WORDS, **params}} for method, params in EVENTS),
+    {"id": None, "error": {"code": -32003, "message": WORDS, "data": {"kind": WORDS}}},
+]
 ANSWERS: dict[str, list[Any]] = {
+    "Events.subscribe": [b"".join(json.dumps({"jsonrpc": "2.0", **line}).encode() + b"\n" for line in TOLD)],
     "ClamScanner.get_scan_paths": [envelope("get_scan_paths", [{"id": WORDS, "message": WORDS}], warnings=[WORDS])],
     "ClamScanner.start_scan": [envelope("start_scan", {"scan_id": 3, "queue_position": 0}, warnings=[WORDS])],
-    "ClamScanner.get_scan_status": [STATUS],
+    "ClamScanner.get_scan_status": [status(**{**STATUS["result"]["data"], **RUNS}), STATUS],
     "ClamScanner.list_infected_files": [
         infected_rows(FOUND, {**FOUND, "file": f"{EVIL}2", "message_count": 4, "messages": [MESSAGE]}, IGNORED)
     ],
     "ClamScanner.disinfect_files": [DISINFECTED],
     "ClamScanner.check_disinfection_status": [disinfection("done", {**STEP, "state": "error"}, ISSUE, done(3))],
     "Scan.cancel": [{"scan_id": WORDS, "state": WORDS}],
+    "Scan.pause": [{"scan_id": WORDS, "state": "paused"}],
+    "Scan.resume": [{"scan_id": WORDS, "state": WORDS, "queue_position": 1}],
+    "Scan.explain": [EXPLAINED],
+    "Scan.start": [{"scan_id": 3, "queue_position": 0, "warnings": [WORDS]}],
     "Scan.list": [{"scans": [SCAN]}],
     "Scan.get": [SCAN],
     "Account.list": [{"accounts": [ACCOUNT]}],
@@ -115,14 +146,15 @@ ANSWERS: dict[str, list[Any]] = {
     "Ignore.add": [{**ENTRY, "covers": 1}],
     "Ignore.list": [{"entries": [ENTRY], "allowed": [WORDS], "total": 1}],
     "Ignore.remove": [{"removed": 1}],
-    "Daemon.health": [{"grade": "warning", "checks": [{"grade": WORDS, "message": WORDS, "cure": WORDS}]}],
-    "Daemon.metrics": [{"text": f"# HELP {WORDS}\n"}],
+    "Daemon.health": [{"grade": "warning", "checks": [CHECK]}],
+    "Daemon.self_test": [CHECK],
+    "Daemon.verify": [CHECK],
 }
 
 LINES: dict[str, list[list[str]]] = {
     "paths": [["paths"]],
-    "scan": [["scan", WORDS], ["scan", "home", "--wait"]],
-    "status": [["status"], ["status", "--wait"]],
+    "scan": [["scan", "home", "--wait"], ["scan", WORDS], ["scan", EVIL, "--recent", "2d"]],
+    "status": [["status"], ["status", "--wait"], ["status", "--watch"]],
     "pause": [["pause"]],
     "resume": [["resume"]],
     "cancel": [["cancel"]],
@@ -139,7 +171,7 @@ LINES: dict[str, list[list[str]]] = {
     "quarantine delete": [["quarantine", "delete", "1", "--yes"]],
     "quarantine verify": [["quarantine", "verify"]],
     "history": [["history"]],
-    "report": [["report", "3", "--details"], ["report", "3", "--format", "clamscan", "--details"]],
+    "report": [["report", "3", "--details"], ["report", "3", "--format", "clamscan", "--details"], ["report", "3"]],
     "health": [["health"]],
     "doctor": [["doctor"]],
     "explain": [["explain", EVIL], ["explain", WORDS]],
@@ -177,6 +209,8 @@ def assert_safe(shown: bytes) -> None:
 
 
 VIEWS = [words for lines in LINES.values() for words in lines]
+VIEWS += [[*words, "--json"] for command, (words, *_) in LINES.items() if command not in ("uapi", "call")]
+VIEWS += [["status", "--watch", "--json"], ["report", "3", "--format", "json"], ["report"]]
 MARK = "=== view "
 PROGRAM = f"""
 import json, sys
@@ -207,9 +241,11 @@ def test_no_view_shows_anything_raw_in_a_pipe(tmp_path: Path) -> None:
     with FakeDaemon(tmp_path / "s", ANSWERS) as fake:
         run = subprocess.run(command(fake.path), stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert run.returncode == 0, run.stderr
+    assert {method for method, _ in fake.calls} == ANSWERS.keys(), "none was asked in vain, and each was asked"
     assert_views_safe(run.stdout)
     assert_views_safe(run.stderr)
     assert b"gpj.exe" in run.stdout, "the names are there"
+    assert b"usage" not in run.stderr.lower()
 
 
 def test_no_view_shows_anything_raw_on_a_terminal(tmp_path: Path) -> None:
@@ -219,7 +255,8 @@ def test_no_view_shows_anything_raw_on_a_terminal(tmp_path: Path) -> None:
 
 
 def test_the_walk_shows_nothing_raw(tmp_path: Path) -> None:
-    with FakeDaemon(tmp_path / "s", ANSWERS) as fake, Terminal(ctl(fake.path, "disinfect")) as terminal:
+    answers = {**ANSWERS, "ClamScanner.get_scan_status": [STATUS]}
+    with FakeDaemon(tmp_path / "s", answers) as fake, Terminal(ctl(fake.path, "disinfect")) as terminal:
         for _ in range(2):
             terminal.until("? help")
             terminal.type("q")
