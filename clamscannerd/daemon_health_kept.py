@@ -133,14 +133,23 @@ def scans_check(last: LastScans) -> Check:
     of = f"{last.files} files of the last {'scan' if last.scans == 1 else f'{last.scans} scans'}"
     if not left:
         return Check(id="scans", grade=Grade.OK, message=f"All {of} were scanned.")
-    parts = ", ".join(f"{number} {reason.value.replace('_', ' ')}" for number, reason in left)
+    parts = ", ".join(f"{number} {_in_words(reason, last.limits)}" for number, reason in left)
     words = f"Of {of} {sum(number for number, _ in left)} were not scanned ({parts})."
     curable = [(number, reason) for number, reason in left if reason in _REASON_CURES]
     many = sum(number for number, _ in curable) > _MUCH * last.files
     if not many and not any(reason in _TROUBLE for _, reason in curable):
         return Check(id="scans", grade=Grade.OK, message=words)
-    cure = "; ".join(f"{reason.value.replace('_', ' ')}: {_REASON_CURES[reason]}" for _, reason in curable)
+    cure = "; ".join(f"{_in_words(reason, last.limits)}: {_REASON_CURES[reason]}" for _, reason in curable)
     return Check(id="scans", grade=Grade.WARNING, message=words, cure=cure)
+
+
+def _in_words(reason: Reason, limits: frozenset[int]) -> str:
+    """ "over 25 MiB", "over 25 to 100 MiB" as engines differed, "over the size limit" where it is not known."""
+    if reason is not Reason.TOO_BIG:
+        return reason.value.replace("_", " ")
+    if not limits or 0 in limits:
+        return "over the size limit"
+    return f"over {' to '.join(f'{one / (1 << 20):.4g}' for one in sorted({min(limits), max(limits)}))} MiB"
 
 
 def vault_check(number: int, fullest: list[AccountUsage], caps: Caps) -> Check:

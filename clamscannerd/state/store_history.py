@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from clamscannerd.model import Finding, Frozen, Reason, Scan
+from clamscannerd.model import EngineInfo, Finding, Frozen, Reason, Scan
 from clamscannerd.state import store_scans
 from clamscannerd.state.store_rows import finding_of, scan_of
 
 _SCAN = "SELECT s.*, a.uid, a.name FROM scan s JOIN account a ON a.id = s.account"
 _LAST_DONE = (
-    "SELECT s.total_files, s.not_scanned FROM account a JOIN scan s"
+    "SELECT s.total_files, s.not_scanned, s.engine FROM account a JOIN scan s"
     " ON s.id = (SELECT id FROM scan WHERE account = a.id AND state = 'done' ORDER BY id DESC LIMIT 1)"
 )
 _FINDINGS = (
@@ -42,6 +42,8 @@ class LastScans(Frozen, frozen=True, kw_only=True):
     scans: int
     files: int
     not_scanned: dict[Reason, int]
+    limits: frozenset[int] = frozenset()
+    """What was too big was over one of these bytes; 0 is among them where that is not known."""
 
 
 class AccountUsage(Frozen, frozen=True, kw_only=True):
@@ -93,11 +95,14 @@ def last_scans(c: sqlite3.Connection, uid: int | None, name: str) -> LastScans:
     rows = (
         c.execute(_LAST_DONE) if uid is None else c.execute(f"{_LAST_DONE} WHERE a.uid = ? AND a.name = ?", (uid, name))
     )
-    scans, files, counts = 0, 0, Counter[Reason]()
+    scans, files, counts, limits = 0, 0, Counter[Reason](), set[int]()
     for row in rows:
         scans, files = scans + 1, files + row["total_files"]
-        counts.update(msgspec.json.decode(row["not_scanned"], type=dict[Reason, int]))
-    return LastScans(scans=scans, files=files, not_scanned=dict(counts))
+        left = msgspec.json.decode(row["not_scanned"], type=dict[Reason, int])
+        counts.update(left)
+        if left.get(Reason.TOO_BIG):
+            limits.add(msgspec.json.decode(row["engine"], type=EngineInfo).max_file_size)
+    return LastScans(scans=scans, files=files, not_scanned=dict(counts), limits=frozenset(limits))
 
 
 def usages(c: sqlite3.Connection, least_bytes: int, least_items: int, limit: int) -> tuple[int, list[AccountUsage]]:

@@ -21,7 +21,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 async def scanned(store: Store, who: Account, at: float, state: ScanState, files: int, **left: int) -> None:
     scan = await store.add_scan(who, "home", (b".",), who.uid, at)
-    await store.begin_scan(scan.id, EngineInfo(), at)
+    await store.begin_scan(scan.id, EngineInfo(max_file_size=25 << 20 if who is ANNA else 0), at)
     counts = Counts(total_files=files, not_scanned={Reason(key): number for key, number in left.items()})
     await store.end_scan(scan.id, state, counts, "", at)
 
@@ -34,6 +34,8 @@ async def test_of_each_account_the_latest_scan_that_was_done_counts(store: Store
     own, every = await store.last_scans(ANNA.uid, ANNA.name), await store.last_scans(None, "")
     assert (own.scans, own.files, own.not_scanned) == (1, 20, {"too_big": 1, "encrypted": 2})
     assert (every.scans, every.files, every.not_scanned) == (2, 120, {"too_big": 5, "encrypted": 2})
+    assert own.limits == {25 << 20}
+    assert every.limits == {25 << 20, 0}
     assert (await store.last_scans(7, "nobody")).scans == 0
 
 

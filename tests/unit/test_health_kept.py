@@ -12,12 +12,14 @@ from tests.unit.test_health import state
 
 NOW = 2_000_000_000.0
 DAY = 86_400.0
+MIB = 1 << 20
 CAPS = Caps(max_bytes=1_000, max_items=10)
 BLIND = EngineInfo(version="1.4.6", blind=("Encrypted archives pass as clean: AlertEncrypted is off.",))
 
 
-def scans(files: int = 100, **counts: int) -> Check:
-    return scans_check(LastScans(scans=2, files=files, not_scanned={Reason(key): n for key, n in counts.items()}))
+def scans(files: int = 100, limits: tuple[int, ...] = (), **counts: int) -> Check:
+    left = {Reason(key): n for key, n in counts.items()}
+    return scans_check(LastScans(scans=2, files=files, not_scanned=left, limits=frozenset(limits)))
 
 
 def usage(name: str, size: int, items: int = 1) -> AccountUsage:
@@ -50,7 +52,14 @@ CASES: dict[str, tuple[Check, Grade, str]] = {
     "clock set back": (clock_check(NOW, 0.0, -3_700.0, 0.0), Grade.WARNING, "set back by 62 minutes"),
     "no scan": (scans_check(LastScans(scans=0, files=0, not_scanned={})), Grade.OK, "No scan"),
     "all scanned": (scans(), Grade.OK, "All 100 files of the last 2 scans"),
-    "few left out": (scans(too_big=3, not_regular=90), Grade.OK, "93 were not scanned (90 not regular, 3 too big)"),
+    "few left out": (
+        scans(too_big=3, not_regular=90),
+        Grade.OK,
+        "93 were not scanned (90 not regular, 3 over the",
+    ),
+    "over one limit": (scans(too_big=3, limits=(25 * MIB,)), Grade.OK, "(3 over 25 MiB)"),
+    "over several": (scans(too_big=3, limits=(100 * MIB, 5 * MIB // 2)), Grade.OK, "(3 over 2.5 to 100 MiB)"),
+    "over one that is not known": (scans(too_big=3, limits=(25 * MIB, 0)), Grade.OK, "(3 over the size limit)"),
     "many left out": (scans(too_big=3, encrypted=4), Grade.WARNING, "7 were not scanned"),
     "one with an engine's error": (scans(10_000, engine_error=1), Grade.WARNING, "1 engine error"),
     "vault": (vault_check(0, [], CAPS), Grade.OK, "has room"),
