@@ -222,7 +222,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="csd-bench-", dir="/var/tmp")))
         directory.chmod(0o755)
         engines.use_signatures(directory / "db")
-        daemon = stack.enter_context(RunningDaemon(directory, signatures=b"", config=_LIMITS))
+        daemon = stack.enter_context(RunningDaemon(directory, signatures=b"", config=_LIMITS, timed=False))
         _scan(daemon, person)
         yield from _cold(daemon, person, arguments.runs)
         yield from _open(daemon, person, directory, arguments.blocks)

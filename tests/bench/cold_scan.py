@@ -68,7 +68,7 @@ class Run(NamedTuple):
 def shared(clamd: RealClamd, directory: Path, more: str = "") -> RunningDaemon:
     """A daemon, not started, on a clamd that others use. `more`: of its configuration."""
     conf = f'[engine]\nclamd_conf = "{clamd.conf_path}"\ncheck_interval_s = {Engine().check_interval_s}\n{more}'
-    return RunningDaemon(directory / "daemon", config=conf, sockets=f'["{clamd.socket_path}"]')
+    return RunningDaemon(directory / "daemon", config=conf, sockets=f'["{clamd.socket_path}"]', timed=False)
 
 
 def scan(daemon: RunningDaemon, person: Person, files: int) -> Run:

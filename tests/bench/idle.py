@@ -44,7 +44,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="csd-bench-", dir="/var/tmp") as place:
         directory = Path(place)
         directory.chmod(0o755)
-        daemon = RunningDaemon(directory)
+        daemon = RunningDaemon(directory, timed=False)
         daemon.config_path.write_text(daemon.config_path.read_text().replace("check_interval_s = 0.5\n", ""))
         with Manager(daemon.socket_path, watchdog_s=_WATCHDOG_S) as manager:
             daemon.manager = manager

@@ -99,7 +99,7 @@ class _Watch:
 
 def _ours(clamd: RealClamd, directory: Path, person: Person, mailbox: Path, infected: int) -> tuple[float, ...]:
     """Seconds of the scan and of the cleanse, seconds under the lock, peak of the workers in MiB."""
-    with RunningDaemon(directory / "daemon", sockets=f'["{clamd.socket_path}"]') as daemon:  # noqa: SIM117  its pid
+    with RunningDaemon(directory / "daemon", sockets=f'["{clamd.socket_path}"]', timed=False) as daemon:  # noqa: SIM117  its pid
         with (
             daemon.client(person.uid) as client,
             _Watch(Path(f"{mailbox}.lock"), common.monitor_of(daemon.pid)) as watch,

@@ -60,7 +60,7 @@ def daemon_on(directory: Path) -> RunningDaemon:
     directory.chmod(0o755)
     if not (directory / "db").exists():
         engines.use_signatures(directory / "db")
-    return RunningDaemon(directory, signatures=b"", private_engines='"auto"')
+    return RunningDaemon(directory, signatures=b"", private_engines='"auto"', timed=False)
 
 
 def _rows(person: Person, what: str) -> Iterator[Row]:

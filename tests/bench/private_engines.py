@@ -43,7 +43,7 @@ def _ours(directory: Path, person: Person, files: int, signatures: dict[str, byt
     (directory / "db").mkdir()
     for name, content in signatures.items():
         (directory / "db" / name).write_bytes(content)
-    with RunningDaemon(directory, signatures=b"", private_engines='"auto"') as daemon:
+    with RunningDaemon(directory, signatures=b"", private_engines='"auto"', timed=False) as daemon:
         number = ready(daemon)
         run = cold_scan.scan(daemon, person, files)
         say(f"  clamscannerd wall {run.wall_s:6.2f} s  client {run.client_s:5.2f} s, private engines: {number}")

@@ -108,7 +108,7 @@ def _ours(daemon: RunningDaemon, client: PeerClient, files: int) -> Ours:
 @contextmanager
 def _scanned(clamd: RealClamd, person: Person) -> Iterator[tuple[RunningDaemon, PeerClient]]:
     """A daemon that has found all files, and a client that is their owner."""
-    with RunningDaemon(sockets=f'["{clamd.socket_path}"]') as daemon, daemon.client(person.uid) as client:
+    with RunningDaemon(sockets=f'["{clamd.socket_path}"]', timed=False) as daemon, daemon.client(person.uid) as client:
         client.sock.settimeout(_TIMEOUT_S)
         client.scan(timeout_s=_TIMEOUT_S)
         yield daemon, client

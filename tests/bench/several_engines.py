@@ -32,7 +32,7 @@ def _run(place: Path, person: Person, files: int, number: int) -> float:
         ]
         addresses = ", ".join(f'"{clamd.socket_path}"' for clamd in clamds)
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
-        daemon = stack.enter_context(RunningDaemon(directory, sockets=f"[{addresses}]"))
+        daemon = stack.enter_context(RunningDaemon(directory, sockets=f"[{addresses}]", timed=False))
         run = cold_scan.scan(daemon, person, files)
         shares = ", ".join(f"{common.cpu_s(clamd.pid):.1f}" for clamd in clamds)
         say(f"  {number} engines: wall {run.wall_s:.2f} s, CPU of each {shares} s")

@@ -98,12 +98,12 @@ def _running(directory: Path, kind: str) -> Iterator[RunningDaemon]:
     """A daemon with an engine that has seen nothing yet."""
     if kind == "private":
         engines.use_signatures(directory / "db")
-        with RunningDaemon(directory, signatures=b"", config=_LIMITS, private_engines='"auto"') as daemon:
+        with RunningDaemon(directory, signatures=b"", config=_LIMITS, private_engines='"auto"', timed=False) as daemon:
             yield daemon
         return
     with engines.debian_clamd(directory) as clamd:
         config = f'{_LIMITS}[engine]\nclamd_conf = "{clamd.conf_path}"\n'
-        with RunningDaemon(directory, config=config, sockets=f'["{clamd.socket_path}"]') as daemon:
+        with RunningDaemon(directory, config=config, sockets=f'["{clamd.socket_path}"]', timed=False) as daemon:
             yield daemon
 
 

@@ -327,7 +327,7 @@ class Scenes:
 @contextmanager
 def open_scene(name: str) -> Iterator[Scene]:
     """`name`: of the account."""
-    daemon = RunningDaemon()
+    daemon = RunningDaemon(timed=False)
     with throw_away(name) as account, RealClamd(f"{daemon.directory}/clamd") as clamd:
         daemon.write_config(SETTINGS, f'["{clamd.socket_path}"]')
         with daemon:

@@ -29,6 +29,7 @@ from tests.fakes.manager import Manager
 from tests.fakes.realclamd import EICAR, MARKER, ndb
 
 CLAMSCANNERD = str(Path(sys.executable).with_name("clamscannerd"))
+STEPS = str(Path(__file__).with_name("steps.py"))
 T = TypeVar("T")
 START_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 60.0
@@ -190,6 +191,9 @@ class RunningDaemon:
     """clamscannerd on `socket_path`. `config`: TOML text to add. `user`: started as that user (root needed).
 
     `private_engines`: as TOML; one, where it does not matter how many there are: each costs a start.
+
+    At its end no step of its loop may have held the others up (steps.py). `timed` False: nobody looks; for benches, for
+    who stops it on purpose (strace, SIGSTOP), and for who sends it lines of a megabyte.
     """
 
     def __init__(
@@ -201,6 +205,7 @@ class RunningDaemon:
         signatures: bytes | None = None,
         user: str | None = None,
         private_engines: str = "1",
+        timed: bool = True,
     ) -> None:
         self._private_engines = private_engines
         self.directory = Path(tempfile.mkdtemp(prefix="csd-", dir="/var/tmp") if directory is None else directory)
@@ -215,11 +220,16 @@ class RunningDaemon:
             (self.database / "test.ndb").write_bytes(text)
         self.socket_path = str(self.directory / "run" / "s.sock")
         self.config_path = self.directory / "clamscannerd.toml"
-        self.log_path = self.directory / "log"
+        # On no disk while it runs: a busy one has who writes to it wait.
+        self._logs = tempfile.mkdtemp(prefix="csd-", dir="/dev/shm")
+        self.log_path = Path(self._logs, "log")
         self._user = user
         self.process: subprocess.Popen[bytes] | None = None
         self.prefix: list[str] = []  # a program to start it under (strace)
-        self.program = [CLAMSCANNERD]
+        self.slow_path = self.directory / "slow"
+        self.slow_path.touch()
+        self.slow_path.chmod(0o666)
+        self.program = [sys.executable, STEPS, str(self.slow_path)] if timed else [CLAMSCANNERD]
         self.manager: Manager | None = None  # what stands for systemd
         self.write_config(config, sockets)
         if user is not None:
@@ -322,5 +332,12 @@ class RunningDaemon:
         temporary = Path(f"{self.state}-engine/tmp")
         if temporary.is_mount():
             subprocess.run(["umount", "-l", str(temporary)], check=False)
+        if self.log_path.parent != self.directory:
+            self.log_path.touch()
+            shutil.copy(self.log_path, self.directory)
+            shutil.rmtree(self._logs)
+            self.log_path = self.directory / "log"
+        slow = self.slow_path.read_text()
         if self._own:
             subprocess.run(["rm", "-rf", str(self.directory)], check=False)
+        assert not slow or sys.exc_info()[1] is not None, f"the daemon's loop was held up:\n{slow}"

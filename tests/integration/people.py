@@ -55,9 +55,9 @@ def clear(person: Person) -> None:
 
 
 @contextmanager
-def no_engine(*, config: str = "", user: str | None = None) -> Iterator[RunningDaemon]:
+def no_engine(*, config: str = "", user: str | None = None, timed: bool = True) -> Iterator[RunningDaemon]:
     """A daemon whose start waits for no engine: it looks for one at `engine_socket`, where the test may start one."""
-    daemon = RunningDaemon(user=user)
+    daemon = RunningDaemon(user=user, timed=timed)
     try:
         daemon.write_config(config, f'["{engine_socket(daemon)}"]')
         daemon.start(engine=False)

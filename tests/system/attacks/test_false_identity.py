@@ -29,7 +29,7 @@ NOBODY = 65_534
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[RunningDaemon]:
-    with RunningDaemon() as running:
+    with RunningDaemon(timed=False) as running:
         yield running
 
 

@@ -42,7 +42,7 @@ def alice(_person: Person) -> Person:
 
 @pytest.fixture
 def daemon() -> Iterator[RunningDaemon]:
-    with RunningDaemon() as running:
+    with RunningDaemon(timed=False) as running:
         yield running
 
 
@@ -125,7 +125,7 @@ def test_each_process_killed_or_stopped_in_one_disinfection_and_no_file_is_acted
 
 def second(daemon: RunningDaemon) -> RunningDaemon:
     """Another daemon for the same state, on a socket of its own."""
-    other = RunningDaemon()
+    other = RunningDaemon(timed=False)
     other.state = daemon.state
     other.write_config()
     return other
@@ -175,7 +175,7 @@ def test_a_second_daemon_on_one_state_is_refused_and_disturbs_nothing(
 def test_a_monitor_that_stands_still_is_told_to_nobody_as_health(alice: Person) -> None:
     """The watchdog is fed no more; systemd kills the daemon then, and workers go by themselves."""
     fill(alice, 300)
-    daemon = RunningDaemon()
+    daemon = RunningDaemon(timed=False)
     with Manager(daemon.socket_path, watchdog_s=WATCHDOG_S) as manager:
         daemon.manager = manager
         with daemon, daemon.client(alice.uid) as client, held_in_mid_scan(daemon, client, alice) as worker:
@@ -224,7 +224,7 @@ class Quiet:
 def test_an_engine_killed_or_stopped_at_work_ends_nobody_else(alice: Person, number: signal.Signals) -> None:
     fill(alice, 300, infected=range(50, 60))
     with (
-        RunningDaemon(config="[engine]\nfirst_ping_timeout_s = 1\nping_timeout_s = 1\n") as daemon,
+        RunningDaemon(config="[engine]\nfirst_ping_timeout_s = 1\nping_timeout_s = 1\n", timed=False) as daemon,
         daemon.client(alice.uid) as client,
     ):
         with held_in_mid_scan(daemon, client, alice) as worker:
