@@ -10,7 +10,12 @@ header is dropped, and 64 bits under a key do not come about by accident. In the
 cannot count any more is left out, so what has changed or gone takes room until the database's next update, at most
 `max_entries` of it.
 
-A table is filled in segments, so that a million files take 5 MB to build, whatever the memory of the machine; Python's
+Sizes, on the disk and mapped, with ten files to a directory: 14.2 bytes a file (12.9 for it, 1.3 for its directory),
+and with `cache.by_content` 12.9 more for each content that is another, 27 in all; 64 KiB for the header. A content's
+fingerprint has 64 bits too, and is not worth fewer: what it is taken for is not scanned.
+
+A table is filled in segments, so that a million files, their directories and contents take 8 MB to build (100,000 take
+3), whatever the memory of the machine; Python's
 bytecode and no long call in C, so that the daemon's loop gets its turn every 5 ms.
 
 Rejected: tables made by the worker and sent up (15 MB more in each); a sort (holds Python's lock for a second).

@@ -74,6 +74,7 @@ def test_a_directory_of_many_files_is_known_in_groups(place: CachedHome) -> None
     assert place.scan().known == 1_099
 
 
+@pytest.mark.fails_with("infected-remembered")
 def test_infected_and_unscanned_files_are_never_known(place: CachedHome) -> None:
     fill(place, 5)
     (place.home / "d" / "bad").write_bytes(EICAR)
@@ -146,6 +147,7 @@ def test_a_content_counts_under_its_basis_alone(by_content: CachedHome) -> None:
     assert by_content.scan().known == 0
 
 
+@pytest.mark.fails_with("one-cache-for-all")
 def test_another_account_knows_no_content_of_it(by_content: CachedHome, tmp_path: Path) -> None:
     fill(by_content, 10)
     by_content.scan()
@@ -154,6 +156,7 @@ def test_another_account_knows_no_content_of_it(by_content: CachedHome, tmp_path
     assert other.scan().known == 0
 
 
+@pytest.mark.fails_with("young-remembered")
 def test_a_content_is_not_learned_from_what_changed_just_now(by_content: CachedHome) -> None:
     """Else what is hashed could be another content than what the engine sees. Known ones are told all the same."""
     fill(by_content, 5)
@@ -165,6 +168,7 @@ def test_a_content_is_not_learned_from_what_changed_just_now(by_content: CachedH
     assert (ended.known, ended.learned, ended.contents) == (10, 0, 0)
 
 
+@pytest.mark.fails_with("infected-remembered")
 def test_an_infected_content_is_never_known(by_content: CachedHome) -> None:
     (by_content.home / "bad").write_bytes(EICAR)
     for _ in range(2):
@@ -230,6 +234,7 @@ def test_a_changed_file_is_scanned_whatever_the_depth(rapid: CachedHome) -> None
 # Attacks
 
 
+@pytest.mark.fails_with("young-remembered")
 def test_a_change_within_the_tick_of_the_clock_is_not_missed(place: CachedHome) -> None:
     """Settled is what changed 60 s ago: what is younger is scanned again, and asked for nothing else."""
     place.settle_s = 60.0
@@ -248,6 +253,7 @@ def mapped(place: CachedHome) -> Iterator[tuple[Path, mmap]]:
         yield path, view
 
 
+@pytest.mark.fails_with("mappings-forgotten")
 def test_a_mapping_written_before_and_after_the_scan_is_seen(place: CachedHome, mapped: tuple[Path, mmap]) -> None:
     """The page is dirty: without the scan's own care no change of it would touch the times."""
     path, view = mapped
@@ -259,6 +265,7 @@ def test_a_mapping_written_before_and_after_the_scan_is_seen(place: CachedHome, 
     assert place.scan().found == {b"mapped"}
 
 
+@pytest.mark.fails_with("no-second-look")
 def test_a_mapping_written_while_the_engine_looks_is_seen(
     place: CachedHome, mapped: tuple[Path, mmap], clamd: RealClamd
 ) -> None:
@@ -276,6 +283,7 @@ def test_a_mapping_written_while_the_engine_looks_is_seen(
     assert (ended.skipped, ended.learned) == ({b"mapped": Reason.CHANGED}, 0)
 
 
+@pytest.mark.fails_with("ctime-not-hashed")
 def test_the_same_size_and_times_set_back_are_a_change(place: CachedHome) -> None:
     path = place.home / "f"
     path.write_bytes(CLEAN)
@@ -289,6 +297,7 @@ def test_the_same_size_and_times_set_back_are_a_change(place: CachedHome) -> Non
     assert place.scan().found == {b"f"}
 
 
+@pytest.mark.fails_with("ctime-not-hashed")
 def test_a_new_file_with_an_old_inode_is_another_file(place: CachedHome) -> None:
     path = place.home / "f"
     path.write_bytes(CLEAN)
@@ -313,6 +322,7 @@ def test_a_file_moved_over_a_known_one_is_another(place: CachedHome) -> None:
     assert place.scan().found == {b"d/f2"}
 
 
+@pytest.mark.fails_with("one-key-for-all", "one-cache-for-all")
 def test_another_account_knows_nothing_of_it(place: CachedHome, tmp_path: Path) -> None:
     """Not by its own file, not with the other's file under its own name, not with the tables under its own key."""
     fill(place, 20)
@@ -328,6 +338,7 @@ def test_another_account_knows_nothing_of_it(place: CachedHome, tmp_path: Path) 
     assert other.scan().known == 0
 
 
+@pytest.mark.fails_with("key-of-the-uid")
 def test_the_account_is_uid_and_name(place: CachedHome, tmp_path: Path) -> None:
     fill(place, 5)
     place.scan()
@@ -336,6 +347,7 @@ def test_the_account_is_uid_and_name(place: CachedHome, tmp_path: Path) -> None:
     assert other.scan().known == 0
 
 
+@pytest.mark.fails_with("any-file-system")
 def test_on_a_file_system_that_is_not_named_nothing_is_known_or_remembered(place: CachedHome) -> None:
     fill(place, 5)
     place.scan()
@@ -344,6 +356,7 @@ def test_on_a_file_system_that_is_not_named_nothing_is_known_or_remembered(place
     assert (ended.known, ended.learned) == (0, 0)
 
 
+@pytest.mark.fails_with("tmpfs-believed")
 def test_a_tmpfs_is_none_of_those_that_can_be_named() -> None:
     from clamscannerd.pipeline.cached import FILESYSTEMS
     from clamscannerd.worker.beneath import filesystem_type
