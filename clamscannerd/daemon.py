@@ -178,8 +178,9 @@ class _Daemon:
 
     async def _build_service(self, spawner: Spawner, store: Store, engines: Engines, live: Live) -> None:
         config = self._config
-
         kept = Kept(store, self._vault, lambda: self._config.state.min_free)
+        troubles, keeps = lambda: self._status.troubles(), lambda: self._cache.enabled
+        health = Health(engines, self._accounts, kept, troubles, keeps, self._why)
         looks = Looks(spawner, self._runner.outdated.set)
         self._context = Context(
             store=store,
@@ -192,7 +193,7 @@ class _Daemon:
             look=looks.places,
             settings=values.settings(config, self._own),
             reload=self._reload,
-            health=Health(engines, self._accounts, kept, lambda: self._status.troubles(), self._why).checks,
+            health=health.checks,
             self_test=tester(spawner, engines, self._runner.outdated),
             suspended=spawner.suspended,
             statistics=lambda: {

@@ -32,6 +32,7 @@ from clamscannerd.worker import beneath, seal
 _OLD_S = 2 * 86_400.0  # freshclam's usual interval is hours
 _CURE_HOMES = 'if they are writable for their users: "HOMES OUTSIDE OF /HOME" in clamscannerd(8)'
 _CURE_UNKNOWN = "or name its clamd.conf in engine.clamd_conf, or engine.confs, so that its settings are known"
+_CURE_CACHE = "name its clamd.conf in engine.clamd_conf, or engine.confs where there are several engines"
 _CURE_SOCKET = (
     "in clamd.conf LocalSocketMode 660 and LocalSocketGroup clamav (in clamav-daemon.socket SocketMode=0660), then"
     " adduser clamscannerd clamav, and the mail server's user too; or EnableShutdownCommand no from clamd 1.5 on;"
@@ -83,8 +84,8 @@ class Engines(Protocol):
 
 
 class Health:
-    """One per daemon. `troubles`: sentences of what else is known to be wrong, as STATUS has them. `why`: why there are
-    so many private engines; blocking."""
+    """One per daemon. `troubles`: sentences of what else is known to be wrong, as STATUS has them. `keeps`: whether
+    verdicts are to be kept (cache.enabled). `why`: why there are so many private engines; blocking."""
 
     def __init__(
         self,
@@ -92,6 +93,7 @@ class Health:
         accounts: Accounts,
         kept: Kept,
         troubles: Callable[[], Iterable[str]],
+        keeps: Callable[[], bool],
         why: Callable[[], str] = str,
     ) -> None:
         self._why = why
@@ -99,6 +101,7 @@ class Health:
         self._accounts = accounts
         self._kept = kept
         self._troubles = troubles
+        self._keeps = keeps
 
     async def checks(self, whose: Account | Literal["all"] | None) -> list[Check]:
         """The worst first. `whose` home matters. Raises TimedOut when passwd does not answer."""
@@ -128,6 +131,7 @@ class Health:
         modes = await trio.to_thread.run_sync(lambda: [_mode(one.address) for one in local])
         return [
             *member_checks(states, {one.address for one in self._engines.usable()}, time.time()),
+            *(cache_checks(states) if self._keeps() else ()),
             *(socket_check(one.address, mode, one.shutdown) for one, mode in zip(local, modes, strict=True)),
             *faster_checks(local, os.cpu_count() or 1),
         ]
@@ -198,6 +202,22 @@ def member_checks(states: Sequence[EngineState], used: Collection[str], now: flo
         late = lag > _OLD_S or one.address not in used
         grade, cure = (Grade.WARNING, _CURE_OLDER) if late else (Grade.OK, "")
         found.append(Check(id="engine.member", grade=grade, message=f"{words}.", cure=cure))
+    return found
+
+
+def cache_checks(states: Sequence[EngineState]) -> list[Check]:
+    """Pure: engines of which no verdict is kept (cache/basis.py)."""
+    found = []
+    for one in states:
+        if one.kind != "ready" or not one.signatures or one.settings:
+            continue
+        words = f"What the clamd at {one.address} calls clean is not kept, so that it is asked again in each scan: "
+        if one.remote:
+            words += "it is on another machine, and nobody here sees when its settings change."
+            found.append(Check(id="cache", grade=Grade.OK, message=words))
+        else:
+            words += "its settings are not known."
+            found.append(Check(id="cache", grade=Grade.WARNING, message=words, cure=_CURE_CACHE))
     return found
 
 

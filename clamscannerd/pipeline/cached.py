@@ -76,6 +76,10 @@ class VerdictCache:
         self.settings = settings
         self.engines = engines
 
+    @property
+    def enabled(self) -> bool:
+        return self.settings.enabled
+
     def reload(self, settings: CacheSettings) -> None:
         self.settings = settings
         self.files.limits = settings.limits

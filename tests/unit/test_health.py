@@ -2,7 +2,14 @@
 
 import pytest
 
-from clamscannerd.daemon_health import engine_checks, faster_checks, homes_check, member_checks, private_checks
+from clamscannerd.daemon_health import (
+    cache_checks,
+    engine_checks,
+    faster_checks,
+    homes_check,
+    member_checks,
+    private_checks,
+)
 from clamscannerd.engine.health import EngineState
 from clamscannerd.model import EngineInfo, Grade
 
@@ -86,3 +93,22 @@ def test_what_a_shared_clamd_would_gain_is_a_hint_and_no_fault() -> None:
     assert faster_checks([state(max_threads=1)], 2) == []
     assert faster_checks([state(max_threads=12)], 1) == [], "one core gains nothing"
     assert faster_checks([], 2) == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "grade"),
+    [
+        (state(settings="s"), ""),
+        (state(), "warning"),
+        (state(address="tcp://av:3310"), "ok"),
+        (state("lost"), ""),
+        (state(signatures=False), ""),
+    ],
+    ids=["known", "unknown", "on another machine", "lost", "no signatures"],
+)
+def test_an_engine_of_which_no_verdicts_are_kept_is_said(engine: EngineState, grade: str) -> None:
+    checks = cache_checks([engine])
+    assert [check.grade.value for check in checks] == [grade] * bool(grade)
+    assert [("engine.confs" in check.cure, engine.address in check.message) for check in checks] == [
+        (grade == "warning", True)
+    ] * bool(grade)
