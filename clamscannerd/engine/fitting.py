@@ -61,8 +61,7 @@ def fit(wanted: str | int, room: Room, *, max_threads: int) -> Fitting:
     """`wanted`: engine.private_engines. A single engine has `max_threads`, each of several one."""
     each = each_bytes(room.database_bytes)
     free = room.available_bytes + room.running * each
-    cores = max(1, min(room.cores, MOST))
-    number = cores
+    number = max(1, min(room.cores, MOST))
     if isinstance(wanted, int):
         number = wanted
     else:
@@ -72,7 +71,7 @@ def fit(wanted: str | int, room: Room, *, max_threads: int) -> Fitting:
         engines=number,
         threads=1 if number > 1 else max_threads,
         concurrent_reload=2 * number * each <= _usable(free, kept=room.reload_twice and number <= room.running),
-        reason=_reason(number, cores, free, each, max_threads, wanted=wanted),
+        reason=_reason(number, room.cores, free, each, max_threads, wanted=wanted),
     )
 
 
@@ -85,7 +84,11 @@ def _reason(number: int, cores: int, free: int, each: int, max_threads: int, *, 
     what = f"{number} engine{'s' if number != 1 else ''} of {threads}"
     memory = f"{free / _GIB:.1f} GiB available, the signatures take about {each / _GIB:.1f} GiB each"
     if isinstance(wanted, int):
-        return f"{what}: engine.private_engines is {wanted} ({memory})"
-    if number < cores:
-        return f"{what}: for {cores} there is not the memory ({memory})"
-    return f"{what}: one for each core ({memory})"
+        why = f"engine.private_engines is {wanted}"
+    elif number < min(cores, MOST):
+        why = f"there is not the memory for {min(cores, MOST)}"
+    elif cores > MOST:
+        why = f"the most that there are, on {cores} cores"
+    else:
+        why = "one for each core"
+    return f"{what}: {why} ({memory})"

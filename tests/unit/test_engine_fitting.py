@@ -41,7 +41,9 @@ def test_there_is_one_for_each_core_with_one_thread_each() -> None:
 
 def test_there_are_never_more_than_the_monitor_and_the_units_start() -> None:
     assert MOST == MAX_ENGINES
-    assert fits(cores=64, gib=500).engines == MOST
+    found = fits(cores=64, gib=500)
+    assert found.engines == MOST
+    assert "the most that there are, on 64 cores" in found.reason
 
 
 @pytest.mark.parametrize(("cores", "gib"), [(1, 64.0), (2, 3.0), (8, 0.5), (4, 0.0)])
