@@ -2,14 +2,16 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.fakes.machine import Machine
 from tests.fakes.realclamd import EICAR
 from tests.fakes.running import wait_for
-from tests.system.conftest import ROOT, TEST_NAME
+from tests.system.conftest import BUILD_S, CACHE, ROOT, TEST_NAME
 from tests.system.test_booted_service import SERVICE
 
 NOTIFY, PATH = "clamscannerd-notify.service", "clamscannerd-notify.path"
@@ -159,3 +161,43 @@ def test_the_exposure_is_what_the_unit_says(told: Machine) -> None:
     assert said is not None
     report = told.run("systemd-analyze", "security", "--no-pager", NOTIFY).stdout
     assert f": {said[1]} OK" in report, report[-300:]
+
+
+@pytest.fixture
+def served(told: Machine, debian: Path) -> Machine:
+    """With Debian's Exim as it comes, for this machine only, in place of our sendmail."""
+    made = subprocess.run(
+        [ROOT / "tests/system/make-mta", CACHE, debian], check=True, stdout=subprocess.PIPE, timeout=BUILD_S, text=True
+    )
+    debs = sorted(Path(made.stdout.strip()).glob("*.deb"))
+    for deb in debs:
+        told.write(f"/root/{deb.name}", deb.read_bytes())
+    told.run("rm", "/usr/sbin/sendmail")
+    told.run("dpkg", "--install", *(f"/root/{deb.name}" for deb in debs), timeout_s=120.0)
+    assert told.show("exim4.service", "ActiveState") == "active"
+    return told
+
+
+def inbox(machine: Machine, name: str) -> str:
+    """Debian's Exim delivers what is for root to `mail`, unless it is told who root is."""
+    file = machine.tree / "var/mail" / name
+    return file.read_text() if file.exists() else ""
+
+
+def test_a_real_mail_server_delivers_to_the_account_and_to_root_by_smtp_and_by_its_sendmail(served: Machine) -> None:
+    served.write("/home/alice/by smtp.com", EICAR, owner="alice")
+    scan(served)
+    for name in ("alice", "mail"):
+        wait_for(lambda: "/home/alice/by smtp.com" in inbox(served, name), f"the mail to {name}")  # noqa: B023
+    mail = inbox(served, "alice")
+    assert "\nTo: alice@localhost, root@localhost\n" in mail
+    assert re.search(r"^Subject: \S+: 1 infected file of alice$", mail, re.MULTILINE)
+    wait_for(lambda: told_all(served), "the end of the service")
+    drop_in = "/usr/share/clamscannerd/drop-ins/notify-sendmail.conf"
+    served.sh(f"install -D -m 644 {drop_in} -t /etc/systemd/system/{NOTIFY}.d; systemctl daemon-reload")
+    served.write("/home/alice/by sendmail.com", EICAR, owner="alice")
+    scan(served)
+    for name in ("alice", "mail"):
+        wait_for(lambda: "/home/alice/by sendmail.com" in inbox(served, name), f"the mail to {name}")  # noqa: B023
+    assert "from clamscannerd-notify by" in inbox(served, "alice"), "not by SMTP"
+    wait_for(lambda: not served.run("exim4", "-bp").stdout, "the end of its queue")
