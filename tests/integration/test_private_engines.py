@@ -11,8 +11,8 @@ from tests.fakes.accounts import Person
 from tests.fakes.running import RunningDaemon, wait_for
 from tests.integration.people import balanced, clear, fill, held_in_mid_scan, home, started_by_monitor, wait_state
 
-FILES = 1_200
-INFECTED = (0, 7, 599, 1_100)
+FILES = 3_000
+INFECTED = (0, 7, 599, 2_900)
 
 
 @pytest.fixture(scope="module")
