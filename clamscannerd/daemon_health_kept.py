@@ -134,7 +134,8 @@ def scans_check(last: LastScans) -> Check:
     if not left:
         return Check(id="scans", grade=Grade.OK, message=f"All {of} were scanned.")
     parts = ", ".join(f"{number} {_in_words(reason, last.limits)}" for number, reason in left)
-    words = f"Of {of} {sum(number for number, _ in left)} were not scanned ({parts})."
+    number = sum(number for number, _ in left)
+    words = f"Of {of} {number} {'was' if number == 1 else 'were'} not scanned ({parts})."
     curable = [(number, reason) for number, reason in left if reason in _REASON_CURES]
     many = sum(number for number, _ in curable) > _MUCH * last.files
     if not many and not any(reason in _TROUBLE for _, reason in curable):

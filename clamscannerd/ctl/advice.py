@@ -42,6 +42,7 @@ _COMMANDS: Sequence[tuple[str, tuple[str, ...]]] = (
 _ACTS: Sequence[tuple[str, str]] = (
     ("cannot make this call: it is for administrators", "ask an administrator (server.admins in clamscannerd.toml)"),
     ("is for administrators", "leave out --user, or ask an administrator (server.admins in clamscannerd.toml)"),
+    ("root has no scans of its own", "name whose: --user NAME; all accounts: clamscannerctl report"),
     ("cannot serve this account", "ask an administrator: the rules are under [accounts] in clamscannerd.toml"),
     ("connect again", "say it once more"),
     ("is no longer the user it was", "say it once more"),

@@ -29,7 +29,7 @@ _RULE = "----------- SCAN SUMMARY -----------"  # clamscan's own line
 @command
 @click.option("--limit", type=click.IntRange(1, PAGE), default=20, show_default=True, help="So many, newest first.")
 def history(caller: Caller, limit: int) -> int:
-    """List the latest scans: when, how much, what was found and what became of it."""
+    """List the latest scans, and what became of what they found."""
     answer = caller.call("Scan.list", {"limit": limit})
     scans = _list(answer, "scans")
     lines = [line for scan in scans for line in _scan_lines(scan, columns())]
@@ -155,7 +155,7 @@ def _clamscan_lines(scan: Json) -> Iterator[str]:
     yield f"Infected files: {text.infected_count(scan)}"
     if ignored := text.ignored_count(scan):
         yield f"Ignored files: {ignored}"
-    yield f"Not scanned: {text.left_out(scan)}{text.unchanged(scan)}"
+    yield f"{_not_scanned(scan)}{text.unchanged(scan)}"
     yield f"Data scanned: {scan['scanned_file_size'] / (1 << 20):.2f} MB"
     if ended:
         yield f"Time: {ended - started:.3f} sec"
@@ -261,7 +261,11 @@ def _clamscan_total(total: Json) -> Iterator[str]:
     yield f"Infected files: {_standing(total)}"
     if total["ignored"]:
         yield f"Ignored files: {total['ignored']}"
-    yield f"Not scanned: {text.left_out(total)}"
+    yield _not_scanned(total)
+
+
+def _not_scanned(scan: Json) -> str:
+    return "Not scanned: " + text.left_out(scan).replace(" not scanned", "", 1)
 
 
 def _list(answer: object, name: str) -> list[Json]:

@@ -26,9 +26,10 @@ _STATES = {"in_effect": "", "expired": "  (expired: without effect)", "not_allow
 @click.group()
 @options
 def ignore() -> None:
-    """What is infected and to be passed over: listed as ignored, and left out by `disinfect --all`.
+    """What is infected and to be passed over.
 
-    Not the same as `disinfect ignore`, which leaves a file as it is this once, and listed as infected.
+    It is listed as ignored, and left out by `disinfect --all`. Not the same as `disinfect ignore`, which leaves a file
+    as it is this once, and listed as infected.
     """
 
 
@@ -118,7 +119,7 @@ def list_entries(caller: Caller) -> int:
 @_command
 @click.argument("entry", metavar="ID", type=click.IntRange(min=1, max=2**63 - 1))
 def remove(caller: Caller, entry: int) -> int:
-    """Take an entry off the list: what it covered is infected again at once."""
+    """Take an entry off: what it covered is infected again at once."""
     answer = _object(caller.call("Ignore.remove", {"id": entry}))
     print_answer(caller, answer, [f"entry {answer['removed']} is off the list"])
     return 0

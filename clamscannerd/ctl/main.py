@@ -55,7 +55,7 @@ def scan(
     depth: str | None,
     strict: bool,  # noqa: FBT001
 ) -> int:
-    """Start a scan of TYPE (see `paths`), or of files and directories of yours.
+    """Start a scan of TYPE (see `paths`), or of files of yours.
 
     Where a type and a file have the same name, the word is the type and ./WORD the file.
     """

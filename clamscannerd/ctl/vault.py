@@ -27,7 +27,7 @@ _ID = click.IntRange(min=1, max=2**63 - 1)
 @click.group()
 @options
 def quarantine() -> None:
-    """What was taken away: see it, take it back, or remove it for good."""
+    """What was taken away: see it, restore it, or remove it."""
 
 
 def _command(function: Command) -> click.Command:

@@ -197,6 +197,8 @@ class Accounts:
             if uid != self._only_uid:
                 raise UnknownAccount(f"cannot serve this account: this daemon serves uid {self._only_uid} alone")
         elif uid < self.min_uid or uid in (0, _NOBODY, _NO_UID):
+            if uid == 0:
+                raise UnknownAccount("cannot serve this account: root has no scans of its own, and may name any user")
             raise UnknownAccount(f"cannot serve this account: uid {uid} is not one of a person (see accounts.min_uid)")
         if not home.startswith(b"/") or not home.strip(b"/"):
             raise UnknownAccount("cannot serve this account: its home directory is not an absolute path below /")

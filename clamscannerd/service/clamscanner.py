@@ -38,7 +38,7 @@ MAX_DETAILS = 10_000
 """Records in one answer of check_disinfection_status."""
 
 _STATUS = "get_scan_status"
-NO_SCAN = "no scan of this account is known: start one with start_scan"
+NO_SCAN = "no scan of this account is known: start one first"
 
 
 async def get_scan_paths(context: Context, entry: Entry) -> Answer:

@@ -123,7 +123,7 @@ def test_before_a_scan_every_call_about_one_says_so(daemon: RunningDaemon, clien
         for func, params in calls.items():
             result = other.uapi(func, params)
             assert (result["status"], result["data"]) == (0, None)
-            assert "start one with start_scan" in result["errors"][0]
+            assert "start one first" in result["errors"][0]
         data = other.good("check_disinfection_status")
         assert (data["status"], data["details"]) == ("none", [])
         with pytest.raises(RpcError) as refused:

@@ -4,7 +4,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from clamscannerd.ctl import advice
 from clamscannerd.ctl import main as _registers  # noqa: F401  the commands
@@ -30,9 +32,25 @@ def test_each_advised_command_is_one_of_ours(words: tuple[str, ...]) -> None:
 
 def test_what_is_known_is_advised_and_nothing_else() -> None:
     assert advice.command_for(["cannot show a scan: no scan of this account is known: start one"]) == ("scan", "home")
+    said = "cannot serve this account: root has no scans of its own, and may name any user"
+    assert advice.act_for([said]).startswith("name whose: --user NAME")
     assert advice.act_for(["cannot make this call: it is for administrators"]).startswith("ask an administrator")
     assert advice.act_for(['cannot act for another account: "user" is for administrators']).startswith("leave out")
     assert (advice.command_for(["\x1b"]), advice.act_for([])) == ((), "")
+
+
+def groups(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
+    yield above
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from groups(command, *above, name)
+
+
+@pytest.mark.parametrize("words", list(groups(cli)))
+def test_what_each_command_does_is_said_whole_on_a_narrow_terminal(words: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli, [*words, "--help"], terminal_width=80).output
+    assert "Commands:" in shown
+    assert "..." not in shown.partition("Commands:")[2]
 
 
 SAID_TO_CALLERS: tuple[str, ...] = ("service", "rpc", "spawn.py")

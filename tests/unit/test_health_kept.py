@@ -57,6 +57,7 @@ CASES: dict[str, tuple[Check, Grade, str]] = {
         Grade.OK,
         "93 were not scanned (90 not regular, 3 over the",
     ),
+    "one left out": (scans(encrypted=1), Grade.OK, "1 was not scanned (1 encrypted)"),
     "over one limit": (scans(too_big=3, limits=(25 * MIB,)), Grade.OK, "(3 over 25 MiB)"),
     "over several": (scans(too_big=3, limits=(100 * MIB, 5 * MIB // 2)), Grade.OK, "(3 over 2.5 to 100 MiB)"),
     "over one that is not known": (scans(too_big=3, limits=(25 * MIB, 0)), Grade.OK, "(3 over the size limit)"),

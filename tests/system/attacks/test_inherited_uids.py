@@ -64,7 +64,7 @@ def check_knows_nothing(client: PeerClient, item: int, task: str) -> None:
     """Everything that a new account can ask for."""
     for func in ("get_scan_status", "list_infected_files"):
         (error,) = client.uapi(func)["errors"]
-        assert error.endswith("no scan of this account is known: start one with start_scan")
+        assert error.endswith("no scan of this account is known: start one first")
     assert client.uapi("disinfect_files", {"actions": {"bad": "delete"}, "others": "delete"})["status"] == 0
     assert client.good("check_disinfection_status")["status"] == "none"
     assert client.call("Quarantine.list") == {"items": [], "total": 0}
