@@ -48,7 +48,8 @@ def anna() -> Iterator[Person]:
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[RunningDaemon]:
-    with RunningDaemon(config="[server]\nline_timeout_s = 60\n") as running:
+    # Lines of a megabyte take up to 30 ms to read, and then their uid has to wait as long (rpc/wire.py).
+    with RunningDaemon(config="[server]\nline_timeout_s = 60\n", timed=False) as running:
         yield running
 
 
