@@ -17,6 +17,7 @@ programs or two units (nothing would start both for a test or a user); dropping 
 
 import argparse
 import contextlib
+import fcntl
 import os
 import pwd
 import resource
@@ -45,6 +46,10 @@ _CPU_POLICIES = {"normal": os.SCHED_OTHER, "batch": os.SCHED_BATCH, "idle": os.S
 
 _FILES_AS_ROOT = 65_536
 """Hard RLIMIT_NOFILE: server.max_connections of 20,000 as often again for sessions, vault and what is to come."""
+
+_FILES_AT_HAND = 32_768
+"""So large the kernel makes our table of fds (256 kB) while there is one thread. When it grows beside others, who opens
+the next one waits for all processors: 10 to 20 ms at each doubling, on the daemon's loop."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -237,6 +242,10 @@ def _raise_fd_limit() -> None:
             hard = _FILES_AS_ROOT
     with _tolerated():
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES_AT_HAND if soft == resource.RLIM_INFINITY else min(soft, _FILES_AT_HAND)
+    with _tolerated():
+        os.close(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, most - 1))
 
 
 @contextmanager
