@@ -171,7 +171,7 @@ ALLOWED: dict[str, str] = {
         state/vault_files.py sync_directory os.open 1
         state/vault_out.py _unnamed .unlink 1
         state/vault_out.py _unnamed os.open 2
-        state/vault_out.py lend os.open 1
+        state/vault_out.py _lent os.open 1
     """,
     "the daemon's own cache directory, 0700 and its own; files in it have a uid's number for a name": """
         cache/files.py Files._get_secret .exists 1
