@@ -128,6 +128,8 @@ class Notifier:
             left = due.told_at + self._settings.interval - now
             if left > 0 and due.told_at <= now:  # after now: the clock was set back
                 return min(wait_s, left)  # the rest is told later still
+            if not await _in_thread(self._outbox.has_room):
+                return 0.0  # the next look says so
             wait_s = 0.0 if await self._tell(due, now) else min(wait_s, _LATER_S)
         return wait_s
 
