@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import trio
 
 LIMIT_NS: Final = 10_000_000
-_LOOK_NS: Final = 2_000_000
+_LOOK_NS: Final = 8_000_000
 """How old a look at the threads may be at the begin of a step: so much may be taken off too much."""
 
 

@@ -155,7 +155,7 @@ def test_each_request_with_an_id_is_answered_once_whatever_comes(
     lines = record(daemon, anna)
     examples = amount(quick=25, long=2_000)
     made_up = make_up(daemon, [anna.uid, 0], words(lines), examples)
-    wanted = amount(quick=12_000, long=1_000_000) - made_up
+    wanted = amount(quick=8_000, long=1_000_000) - made_up
     talks = -(-wanted // LINES_A_TALK)
     shares = {anna.uid: [talks * 3 // 10 + 1] * 3, 0: [talks // 10 + 1]}
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -53,7 +53,7 @@ def swapper(daemon: RunningDaemon) -> Iterator[Swapper]:
 @pytest.fixture
 def flips(amount: Amount) -> int:
     """For each way of acting; there are five."""
-    return amount(quick=10_000, long=250_000)
+    return amount(quick=8_000, long=250_000)
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def swapper(daemon: RunningDaemon) -> Iterator[Swapper]:
 @pytest.fixture
 def flips(amount: Amount) -> int:
     """For each way of acting; there are five."""
-    return amount(quick=4_000, long=250_000)
+    return amount(quick=3_000, long=250_000)
 
 
 @pytest.fixture
