@@ -10,7 +10,7 @@ from tests.fakes.realclamd import MARKER
 from tests.fakes.running import RunningDaemon, acting_as
 from tests.integration.people import put
 
-FILES = 300
+FILES = 150
 DEEP = "/".join(["\udcff" * 250] * 12)
 """Escapes of four characters, each byte of them: what an account can do to have its names take long."""
 
