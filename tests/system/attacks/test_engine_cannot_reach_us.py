@@ -112,7 +112,7 @@ def test_what_the_engines_user_tries_is_refused(alice: Person, tmp_path: Path, f
             look = Look.at(engine)
             assert look is not None
             _has_no_rights(look.status)
-            ours = [fd for fd, target in look.fds.items() if target.startswith(str(daemon.state)) and fd > 2]
+            ours = [fd for fd, target in look.fds.items() if target.startswith(f"{daemon.state}/") and fd > 2]
             assert ours == [], "nothing of the daemon's is open in it"
             public = _public(daemon)
             targets = {
