@@ -82,7 +82,7 @@ def _usable(free: int, *, kept: bool) -> int:
 def _reason(number: int, cores: int, free: int, each: int, max_threads: int, *, wanted: str | int) -> str:
     threads = "one thread each" if number > 1 else f"{max_threads} thread{'s' if max_threads != 1 else ''}"
     what = f"{number} engine{'s' if number != 1 else ''} of {threads}"
-    memory = f"{free / _GIB:.1f} GiB available, the signatures take about {each / _GIB:.1f} GiB each"
+    memory = f"{_said(free)} available, the signatures take about {_said(each)} each"
     if isinstance(wanted, int):
         why = f"engine.private_engines is {wanted}"
     elif number < min(cores, MOST):
@@ -92,3 +92,7 @@ def _reason(number: int, cores: int, free: int, each: int, max_threads: int, *, 
     else:
         why = "one for each core"
     return f"{what}: {why} ({memory})"
+
+
+def _said(size: int) -> str:
+    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size >> 20} MiB"
