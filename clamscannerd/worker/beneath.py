@@ -16,7 +16,6 @@ first open, and NO_XDEV keeps out of every other mount.
 import ctypes
 import errno
 import os
-import secrets
 import stat
 from typing import ClassVar, Final
 
@@ -135,7 +134,7 @@ class Kernel:
         Without `or_beside` a taken name is FileExistsError, and the file stays under its random name.
         """
         # The kernel allows 255 bytes a name; 9 for ".restored" and 9 for "-" and 8 digits.
-        other = name[: 255 - 18] + b".restored-" + secrets.token_hex(4).encode()
+        other = name[: 255 - 18] + b".restored-" + os.urandom(4).hex().encode()
         for target in (name, other) if or_beside else (name,):
             try:
                 if not (self.renameat2 and self._rename_noreplace(dir_fd, random_name, target)):

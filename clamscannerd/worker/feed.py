@@ -51,6 +51,7 @@ class Feed:
         self._give_up = give_up
         self._told_lost = lost
         self._lines: list[Line] = []
+        self._threads = 0  # of all of them
         self._again: deque[Flight] = deque()  # to be asked again, among others
         self._alone: deque[Flight] = deque()  # to be asked again, one by one
         self._lonely: Line | None = None  # for these
@@ -91,6 +92,7 @@ class Feed:
         if (most := self._most.get(terms.engine, terms.max_file_size)) < terms.max_file_size:
             terms = structs.replace(terms, max_file_size=most)
         self._lines.append(Line(fd, terms))
+        self._threads += terms.threads
 
     def withdraw(self, engine: int, reason: str) -> None:
         """Ask elsewhere what waits at this engine."""
@@ -142,11 +144,16 @@ class Feed:
             line = self._lines[0]
             fits = not self._alone and line is not self._lonely and line.free() and len(line.flights) < window
             return line if fits and (flight is None or line.takes(flight)) else None
-        if self.in_flight >= window or (flight is None and len(self._again) >= _MOST_AGAIN):
-            return None
         taken = self._lonely_line() if self._alone else self._lonely
-        threads = sum(line.terms.threads for line in self._lines)
-        free = [line for line in self._lines if line is not taken and line.free() and self._is_within(line, threads)]
+        free, busy = [], 0
+        for line in self._lines:  # twice a file: hence one loop
+            here = len(line.flights)
+            busy += here
+            # One more is within its part of the window: rounded up, so that the parts are all of it.
+            if here * self._threads < self._window * line.terms.threads and line is not taken and line.free():
+                free.append(line)
+        if busy >= window or (flight is None and len(self._again) >= _MOST_AGAIN):
+            return None
         if flight is None:
             return free[0] if free else None
         fitting = [line for line in free if line.takes(flight)]
@@ -155,10 +162,6 @@ class Feed:
             return best
         usual = max(self._lines, key=lambda line: _affinity(flight.status.st_ino, line.terms.engine))
         return usual if usual in fitting and usual.load() <= best.load() + _PATIENCE else best
-
-    def _is_within(self, line: Line, threads: int) -> bool:
-        """Whether one more is within its part of the window: rounded up, so that the parts are all of it."""
-        return len(line.flights) * threads < self._window * line.terms.threads
 
     def _lonely_line(self) -> Line | None:
         """Where suspects go: it empties first."""
@@ -294,6 +297,7 @@ class Feed:
 
     def _release(self, line: Line) -> None:
         self._lines.remove(line)
+        self._threads -= line.terms.threads
         self._gone.append(line.fileno())
         if line is self._lonely:
             self._lonely = None

@@ -5,7 +5,6 @@ nothing that is detected is ever left behind, whatever happens, and no scan can 
 """
 
 import os
-import secrets
 
 from clamscannerd.model import CAPTURE_PREFIX, Verdict
 from clamscannerd.worker.beneath import Kernel
@@ -38,7 +37,7 @@ def _untested(reason: str) -> SelfTested:
 
 
 def _test_file(kernel: Kernel, home_fd: int, content: bytes) -> int:
-    name = CAPTURE_PREFIX + secrets.token_hex(16).encode()
+    name = CAPTURE_PREFIX + os.urandom(16).hex().encode()
     fd, named = kernel.create(home_fd, name)
     try:
         if named:
