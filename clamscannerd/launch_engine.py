@@ -191,7 +191,8 @@ def _database_bytes(directory: str) -> int:
             with contextlib.suppress(OSError):
                 if entry.is_file():
                     sizes.append((entry.name, entry.stat().st_size))
-    return fitting.database_bytes(sizes, has_signatures=private.has_signatures(file for file, _ in sizes))
+    has_signatures = private.has_signatures(file for file, _ in sizes)
+    return fitting.database_bytes((size for _, size in sizes), has_signatures=has_signatures)
 
 
 def _database(config: Config, places: EnginePlaces, job: int) -> str:

@@ -47,9 +47,9 @@ class Fitting(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def database_bytes(sizes: Iterable[tuple[str, int]], *, has_signatures: bool) -> int:
-    """What is to be reckoned with, of a directory with these files."""
-    return sum(size for _, size in sizes) if has_signatures else _OFFICIAL_BYTES
+def database_bytes(sizes: Iterable[int], *, has_signatures: bool) -> int:
+    """What is to be reckoned with, of a directory with files of these sizes."""
+    return sum(sizes) if has_signatures else _OFFICIAL_BYTES
 
 
 def each_bytes(database: int) -> int:

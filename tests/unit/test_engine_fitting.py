@@ -71,8 +71,8 @@ def test_small_signatures_ask_for_little() -> None:
 
 
 def test_without_signatures_the_official_ones_are_reckoned_with() -> None:
-    assert database_bytes([("freshclam.dat", 90)], has_signatures=False) == OFFICIAL
-    assert database_bytes([("main.cvd", 5), ("daily.cvd", 7)], has_signatures=True) == 12
+    assert database_bytes([90], has_signatures=False) == OFFICIAL
+    assert database_bytes([5, 7], has_signatures=True) == 12
 
 
 @pytest.mark.parametrize("number", range(1, MOST + 1))
