@@ -8,7 +8,8 @@ there. The manager is a fake that has the watchdog on, as the unit has. The engi
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.bench import common
@@ -22,13 +23,13 @@ _SETTLE_S = 15.0  # trio's threads leave after 10 s without work
 _WATCHDOG_S = 30.0
 
 
-def _switches(pid: int) -> int:
-    """Of the threads that are there."""
-    count = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
+def _switches(pids: Iterable[int]) -> Counter[str]:
+    """Of each thread that is there, by its id."""
+    count: Counter[str] = Counter()
+    for task in (task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()):
         for line in (task / "status").read_text().splitlines():
             if "voluntary_ctxt_switches" in line:
-                count += int(line.split()[1])
+                count[task.name] += int(line.split()[1])
     return count
 
 
@@ -54,9 +55,10 @@ def measure(arguments: argparse.Namespace) -> Iterator[Row]:
                 time.sleep(_SETTLE_S)
                 rates = []
                 for _ in range(arguments.runs):
-                    began, before = time.monotonic(), sum(map(_switches, ours))
+                    began, before = time.monotonic(), _switches(ours)
                     time.sleep(arguments.seconds)
-                    rates.append((sum(map(_switches, ours)) - before) / (time.monotonic() - began))
+                    more = _switches(ours) - before  # without the threads that ended: they would count against it
+                    rates.append(more.total() / (time.monotonic() - began))
                 memory = sum(map(_resident_mb, ours))
             finally:
                 daemon.close()

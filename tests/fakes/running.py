@@ -28,7 +28,7 @@ import jsonschema
 from tests.fakes.manager import Manager
 from tests.fakes.realclamd import EICAR, MARKER, ndb
 
-CLAMSCANNERD = str(Path(sys.executable).with_name("clamscannerd"))
+CLAMSCANNERD = os.environ.get("CLAMSCANNERD_PROGRAM") or str(Path(sys.executable).with_name("clamscannerd"))
 STEPS = str(Path(__file__).with_name("steps.py"))
 T = TypeVar("T")
 START_TIMEOUT_S = 30.0
