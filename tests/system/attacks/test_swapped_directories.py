@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.accounts import throw_away
+from tests.fakes.accounts import Person, throw_away
 from tests.fakes.aftermath import vault
 from tests.fakes.flipper import Flipper
 from tests.fakes.manifest import contents, manifest
@@ -44,10 +44,16 @@ def daemon() -> Iterator[RunningDaemon]:
         yield running
 
 
-@pytest.fixture
-def swapper(daemon: RunningDaemon) -> Iterator[Swapper]:
+@pytest.fixture(scope="module")
+def people() -> Iterator[tuple[Person, Person]]:
     with throw_away("swap_a") as alice, throw_away("swap_b") as bob:
-        yield Swapper(daemon, afresh(alice, daemon), bob)
+        yield alice, bob
+
+
+@pytest.fixture
+def swapper(daemon: RunningDaemon, people: tuple[Person, Person]) -> Swapper:
+    alice, bob = people
+    return Swapper(daemon, afresh(alice, daemon), afresh(bob, daemon))
 
 
 @pytest.fixture
