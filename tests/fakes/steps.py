@@ -5,7 +5,8 @@ A step is what a task does between two awaits that give way. FILE gets a line fo
 of the processor, or asleep in the kernel. A step's wall time says little on a busy machine; so taken off are
 
     what the thread waited for a processor: the kernel counts it (schedstat), and the step cannot help it;
-    what a virtual machine had its processors taken away: a thread that never let go of its own did not sleep;
+    what a virtual machine had its processors taken away: a thread that never let go of its own did not sleep, and
+    what was stolen meanwhile (to a tick, as the kernel counts it) another thread may have lost with Python's lock;
     what other threads of the process computed, or waited for a processor, meanwhile: the step may have waited for
     Python's lock, as the loop does beside a thread that computes. So a call that blocks just then goes unseen, until
     it does with the other threads idle;
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import trio
 
 LIMIT_NS: Final = 10_000_000
+_TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _LOOK_NS: Final = 8_000_000
 """How old a look at the threads may be at the begin of a step: so much may be taken off too much."""
 
@@ -44,7 +46,7 @@ class Steps:
         self._libc = ctypes.PyDLL(None)  # which keeps Python's lock: letting go of it is a wait for who has it then
         self._own = threading.get_native_id()
         self._begun = self._garbage = 0
-        self._threads, self._looked = self._look(), time.monotonic_ns()
+        self._threads, self._stolen, self._looked = self._look(), self._stolen_now(), time.monotonic_ns()
         self._wall, self._cpu, self._sleeps = time.monotonic_ns(), time.thread_time_ns(), _sleeps()
         gc.callbacks.append(self._collecting)
 
@@ -55,7 +57,7 @@ class Steps:
         self._garbage = 0
         self._wall = time.monotonic_ns()
         if self._wall - self._looked > _LOOK_NS:
-            self._threads, self._looked = self._look(), self._wall
+            self._threads, self._stolen, self._looked = self._look(), self._stolen_now(), self._wall
             self._wall = time.monotonic_ns()
         self._sleeps = _sleeps()
         self._cpu = time.thread_time_ns()
@@ -68,7 +70,8 @@ class Steps:
         now = self._look()
         waited = now[self._own][1] - self._threads[self._own][1]
         others = sum(sum(times) - sum(self._threads.get(tid, (0, 0))) for tid, times in now.items() if tid != self._own)
-        asleep = wall - cpu - waited - others if _sleeps() > self._sleeps else 0
+        stolen = self._stolen_now() - self._stolen
+        asleep = wall - cpu - waited - others - stolen if _sleeps() > self._sleeps else 0
         if cpu - self._garbage > LIMIT_NS or asleep > LIMIT_NS:
             self._note(
                 f"{task.name}: {(cpu - self._garbage) / 1e6:.1f} ms of the processor, {max(asleep, 0) / 1e6:.1f} ms"
@@ -81,14 +84,22 @@ class Steps:
         return {tid: self._times(tid) for tid in threads if tid is not None}
 
     def _times(self, tid: int) -> tuple[int, int]:
-        fd = self._libc.open(b"/proc/self/task/%d/schedstat" % tid, os.O_RDONLY | os.O_CLOEXEC)
-        if fd < 0:  # it ended
-            return 0, 0
-        room = ctypes.create_string_buffer(80)
-        size = self._libc.read(fd, room, 80)
-        self._libc.close(fd)
-        ran, waited, _ = room.raw[: max(size, 0)].split() or (b"0", b"0", b"")
+        ran, waited, _ = self._words(b"/proc/self/task/%d/schedstat" % tid) or (b"0", b"0", b"")  # else it ended
         return int(ran), int(waited)
+
+    def _stolen_now(self) -> int:
+        """From all processors of this machine, until now, ns: others had them."""
+        return int(self._words(b"/proc/stat")[8]) * _TICK_NS
+
+    def _words(self, path: bytes) -> list[bytes]:
+        """At the begin of a file; none where it is gone."""
+        fd = self._libc.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if fd < 0:
+            return []
+        room = ctypes.create_string_buffer(200)
+        size = self._libc.read(fd, room, 200)
+        self._libc.close(fd)
+        return room.raw[: max(size, 0)].split()
 
     def _collecting(self, phase: str, _info: dict[str, int]) -> None:
         if threading.get_native_id() != self._own:

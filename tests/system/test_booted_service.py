@@ -202,6 +202,7 @@ def test_the_drop_ins_open_the_network_and_nothing_else_does(machine: Machine, d
     machine.sh(f"rm {service}/{drop_in}.conf; systemctl daemon-reload; systemctl restart clamscannerd")
 
 
+@pytest.mark.alone
 def test_start_to_ready_is_quick(machine: Machine) -> None:
     took_s = []
     for _ in range(5):
