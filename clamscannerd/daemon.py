@@ -75,6 +75,7 @@ def main(config: Config, monitor: socket.socket, *, system: bool, path: Path | N
     daemon = _Daemon(config, system=system, path=path)
     try:
         daemon_upkeep.collect_rarely()
+        daemon_upkeep.give_way_often()
         trio.run(daemon.run, monitor, strict_exception_groups=True)
     except ClamscannerdError as error:
         log.critical("%s", error)

@@ -15,8 +15,8 @@ and with `cache.by_content` 12.9 more for each content that is another, 27 in al
 fingerprint has 64 bits too, and is not worth fewer: what it is taken for is not scanned.
 
 A table is filled in segments, so that a million files, their directories and contents take 8 MB to build (100,000 take
-3), whatever the memory of the machine; Python's
-bytecode and no long call in C, so that the daemon's loop gets its turn every 5 ms.
+3), whatever the memory of the machine; Python's bytecode and no long call in C, so that the daemon's loop gets its turn
+every millisecond (daemon_upkeep.py).
 
 Rejected: tables made by the worker and sent up (15 MB more in each); a sort (holds Python's lock for a second).
 """
