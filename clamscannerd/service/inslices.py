@@ -1,7 +1,6 @@
 """Long lists are made into text a slice at a time, between which the loop sees to everybody else. [daemon]
 
-Rejected: a thread (it has Python's lock for a millisecond at a time, and the loop waits for it at each call to the
-system).
+Rejected: a thread (it has Python's lock for a while at a time, and the loop waits for it at each call to the system).
 """
 
 from collections.abc import Iterable

@@ -25,9 +25,9 @@ from tests.bench import common, engines, trees
 from tests.bench.common import Row, say
 from tests.bench.status_latency import connected, echo_process
 from tests.fakes.accounts import Person, have_service_users, throw_away
-from tests.fakes.running import RunningDaemon, wait_for
+from tests.fakes.running import CLAMSCANNERD, RunningDaemon, wait_for
 
-CTL = str(Path(sys.executable).with_name("clamscannerctl"))
+CTL = str(Path(CLAMSCANNERD).with_name("clamscannerctl"))
 _BASE = ["/usr/bin/python3", "-I", "-c", "import json, socket"]
 _LIMITS = "[server]\nmax_connections_per_uid = 2000\nmax_calls_per_uid = 2000\n"
 _STATUS = b'{"jsonrpc":"2.0","id":1,"method":"ClamScanner.get_scan_status"}\n'

@@ -135,4 +135,4 @@ print(min(medians))
 def test_beside_a_thread_that_computes_the_loop_is_soon_back_from_the_kernel() -> None:
     """With Python's own 5 ms it waits so long on a quiet machine; with ours it is sooner now and then, however busy."""
     took = subprocess.run([sys.executable, "-c", BESIDE_A_THREAD], check=True, stdout=subprocess.PIPE, text=True)
-    assert float(took.stdout) < 0.003
+    assert float(took.stdout) < 0.005

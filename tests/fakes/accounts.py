@@ -40,9 +40,10 @@ def throw_away(name: str, *groups: str) -> Iterator[Person]:
     """An account with a 0700 home of its own, in these further groups; removed afterwards, files and all."""
     name = PREFIX + name
     _remove(name)  # of a run that was killed
+    groups = tuple(f"{name}_{group}" for group in groups)  # nobody else's: other runs make accounts meanwhile
     for group in groups:
-        subprocess.run(["groupadd", "--force", PREFIX + group], check=True)
-    further = ["--groups", ",".join(PREFIX + group for group in groups)] if groups else []
+        subprocess.run(["groupadd", "--force", group], check=True)
+    further = ["--groups", ",".join(groups)] if groups else []
     _run("useradd", "--create-home", "--user-group", "--shell", "/bin/bash", *further, name)
     try:
         entry = pwd.getpwnam(name)
@@ -52,7 +53,7 @@ def throw_away(name: str, *groups: str) -> Iterator[Person]:
     finally:
         _remove(name)
         for group in groups:
-            _run("groupdel", PREFIX + group)
+            _run("groupdel", group)
 
 
 def _remove(name: str) -> None:

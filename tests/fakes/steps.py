@@ -70,7 +70,7 @@ class Steps:
         now = self._look()
         waited = now[self._own][1] - self._threads[self._own][1]
         others = sum(sum(times) - sum(self._threads.get(tid, (0, 0))) for tid, times in now.items() if tid != self._own)
-        stolen = self._stolen_now() - self._stolen
+        stolen = self._stolen_now() - self._stolen if others else 0
         asleep = wall - cpu - waited - others - stolen if _sleeps() > self._sleeps else 0
         if cpu - self._garbage > LIMIT_NS or asleep > LIMIT_NS:
             self._note(

@@ -20,11 +20,6 @@ DATABASE = "/var/lib/clamav/test.ndb"
 TEST_NAME = "Eicar-Test.UNOFFICIAL"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Load last: where two runs share a machine (.ci/run), the other one has ended by then."""
-    items.sort(key=lambda item: "system/load" in item.nodeid)
-
-
 @pytest.fixture(scope="session")
 def debian() -> Path:
     """A Debian 12 to boot from; made once for a machine, which takes a minute or two."""
