@@ -55,7 +55,8 @@ def _make_account(name: str) -> AccountOnHost:
 def _two_accounts() -> Iterator[tuple[AccountOnHost, AccountOnHost]]:
     if os.geteuid() != 0:
         pytest.skip("two accounts need root")
-    made = (_make_account("csd_test_a"), _make_account("csd_test_b"))
+    here = os.getpid()  # other runs of the tests may go on beside this one
+    made = (_make_account(f"csd_test_{here}_a"), _make_account(f"csd_test_{here}_b"))
     yield made
     for account in made:
         subprocess.run(["userdel", "-rf", account.name], check=False, capture_output=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from clamscannerd.model import Account, Action, Counts, EngineInfo, Identity, Outcome, Scan, ScanState, Task
 from clamscannerd.state.runner import Runner
@@ -173,5 +174,7 @@ async def running(place: Path, *, serve: bool = True, gone_after_s: float = 0.0)
             jobs = Jobs(store, locks, gone_after_s)
             if serve:
                 nursery.start_soon(jobs.runner.serve)
+                # Its first look is asked of the store before anything of the test is: ask_task's scan is none of its.
+                await trio.testing.wait_all_tasks_blocked()
             yield jobs
             nursery.cancel_scope.cancel()
