@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import trio
-import trio.testing
 
 from clamscannerd.model import Account, Action, Counts, EngineInfo, Identity, Outcome, Scan, ScanState, Task
 from clamscannerd.state.runner import Runner
@@ -70,7 +69,8 @@ class Jobs:
         return scans
 
     async def ask_task(self, number: int) -> Task:
-        """A task of one step; needs a scan that was done."""
+        """A task of one step; needs a scan that was done, and that the runner does not begin meanwhile."""
+        ready, self.engine_ready = self.engine_ready, False
         scan = await self.store.add_scan(person(number), "home", (b".",), 0, time.time())
         await self.store.begin_scan(scan.id, EngineInfo(), time.time())
         (found,) = await self.store.add_findings(
@@ -78,6 +78,7 @@ class Jobs:
         )
         await self.store.end_scan(scan.id, ScanState.DONE, Counts(), "", time.time())
         step = NewStep(path=b"x", action=Action.DELETE, finding_id=found.id, identity=WHO, signature="s")
+        self.engine_ready = ready
         task = await self.store.add_task(person(number), scan.id, [step], 0, time.time())
         self.runner.wake()
         return task
@@ -174,7 +175,5 @@ async def running(place: Path, *, serve: bool = True, gone_after_s: float = 0.0)
             jobs = Jobs(store, locks, gone_after_s)
             if serve:
                 nursery.start_soon(jobs.runner.serve)
-                # Its first look is asked of the store before anything of the test is: ask_task's scan is none of its.
-                await trio.testing.wait_all_tasks_blocked()
             yield jobs
             nursery.cancel_scope.cancel()
