@@ -235,6 +235,7 @@ class _Daemon:
                 nursery.start_soon(daemon_upkeep.keep_vault, vault)
                 nursery.start_soon(daemon_upkeep.keep_cache, self._cache, lambda: self._config.cache.keep)
                 nursery.start_soon(self._admins.follow)
+                nursery.start_soon(self._accounts.keep_fresh)
                 nursery.start_soon(self._notifier.serve)
                 nursery.start_soon(systemd.watchdog, daemon_upkeep.watched(spawner, store))
                 nursery.start_soon(self._end_when_outdated)

@@ -9,7 +9,9 @@ of the one before. Jobs look afresh when they start and ask again before each st
 import grp
 import os
 import pwd
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import trio
@@ -85,6 +87,9 @@ class _Known(NamedTuple):
     def is_fresh(self, now: float, passwd: Passwd) -> bool:
         return now - self.when < _FRESH_S and self.passwd == passwd
 
+    def ages(self, now: float) -> bool:
+        return now - self.when >= _FRESH_S / 2
+
 
 class Accounts:
     """`only_uid`: a user's own daemon serves that uid alone, whatever min_uid says."""
@@ -97,18 +102,38 @@ class Accounts:
         self._moments = Moments(rounds)
         self._known: dict[int | str, _Known] = {}
         self._names: dict[int, _Known] = {}
+        self._ageing: dict[tuple[str, int | str], Callable[[], Awaitable[object]]] = {}  # to be looked up again
+        self._ages = trio.Event()
+
+    async def keep_fresh(self) -> None:
+        """Until cancelled: looks up again what is asked for, before it is too old. Without it who asks then looks."""
+        while True:
+            await self._ages.wait()
+            self._ages = trio.Event()
+            while self._ageing:
+                what = next(iter(self._ageing))
+                with suppress(UnknownAccount, TimedOut):  # who asks once it is too old looks, and is told
+                    await self._ageing[what]()
+                del self._ageing[what]
+
+    def _refresh(self, kind: str, key: int | str, look: Callable[[], Awaitable[object]]) -> None:
+        if (kind, key) not in self._ageing and len(self._ageing) < _KEPT:
+            self._ageing[kind, key] = look
+            self._ages.set()
 
     async def by_uid(self, uid: int, *, fresh: bool = False) -> Entry:
         """Raises UnknownAccount with the rule that refuses it, TimedOut when passwd does not answer."""
-        if not fresh and (entry := self._remembered(uid)) is not None:
+        look = partial(self._get, uid, partial(pwd.getpwuid, uid))
+        if not fresh and (entry := self._remembered(uid, look)) is not None:
             return entry
-        return await self._get(uid, lambda: pwd.getpwuid(uid))
+        return await look()
 
     async def by_name(self, name: str) -> Entry:
         """The same for a name that an administrator gave."""
         if "\0" in name:
             raise UnknownAccount("cannot serve this account: there is no such user")
-        return self._remembered(name) or await self._get(name, lambda: pwd.getpwnam(name))
+        look = partial(self._get, name, partial(pwd.getpwnam, name))
+        return self._remembered(name, look) or await look()
 
     async def resolve(self, uid: int, name: str) -> Account:
         """For a job: the account as passwd has it now. UnknownAccount when another name stands behind the uid."""
@@ -127,9 +152,14 @@ class Accounts:
     async def name_of(self, uid: int) -> str:
         """Who stands behind a uid, served or not; "": nobody. Raises TimedOut."""
         known = self._names.get(uid)
-        if known is not None and known.is_fresh(*self._moments.now()):
-            return str(known.entry)
+        now, state = self._moments.now()
+        if known is None or not known.is_fresh(now, state):
+            return await self._look_up_name(uid)
+        if known.ages(now):
+            self._refresh("name", uid, partial(self._look_up_name, uid))
+        return str(known.entry)
 
+    async def _look_up_name(self, uid: int) -> str:
         def work() -> str:
             try:
                 return pwd.getpwuid(uid).pw_name
@@ -141,11 +171,14 @@ class Accounts:
         _keep(self._names, uid, _Known(trio.current_time(), passwd, name))
         return name
 
-    def _remembered(self, key: int | str) -> Entry | None:
+    def _remembered(self, key: int | str, look: Callable[[], Awaitable[Entry]]) -> Entry | None:
         known = self._known.get(key)
-        if known is None or not known.is_fresh(*self._moments.now()):
+        now, state = self._moments.now()
+        if known is None or not known.is_fresh(now, state) or not isinstance(known.entry, Entry):
             return None
-        return known.entry if isinstance(known.entry, Entry) else None
+        if known.ages(now):
+            self._refresh("account", key, look)
+        return known.entry
 
     async def _get(self, key: int | str, look: Callable[[], pwd.struct_passwd]) -> Entry:
         def work() -> Entry:

@@ -31,9 +31,9 @@ class HistoryStore(RestoreStore):
         """The latest scan and what it found, with LISTED paths."""
         if (known := self._latest.get(uid, name)) is not None:
             return known[0]
-        asked = self._latest.asked
+        changes = self._latest.changes
         found = await self._db.read(store_views.found, uid, name, LISTED)
-        self._latest.put(uid, name, found, asked)
+        self._latest.put(uid, name, found, changes)
         return found
 
     async def listed(self, uid: int, name: str) -> Listed | None:

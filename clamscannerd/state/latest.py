@@ -1,11 +1,15 @@
-"""What the latest scan of each account found, in memory once that scan has ended: most polls ask for nothing else.
-[daemon]
+"""What polls ask for, in memory while it does not change: the latest scan of each account with what it found, unless
+it runs (state/live.py), and the jobs that wait. [daemon]
 
-An ended scan's row never changes, nor which of its findings it found itself, whatever becomes of those; what the latest
-scan is changes with the next one that is asked for, and with nothing else. So that is the one moment to forget.
+An ended scan's row never changes, nor which of its findings it found itself, whatever becomes of those. One that is
+queued or paused changes when it is moved: begun, paused, resumed, ended. What the latest scan is changes with the next
+one that is asked for. All of these are writes of the store, which says so here before and after each of them.
 """
 
-from clamscannerd.model import SCAN_ENDED
+from collections.abc import Sequence
+
+from clamscannerd.model import Scan, ScanState
+from clamscannerd.state.store_values import Job
 from clamscannerd.state.store_views import Found
 
 KEPT = 4_096
@@ -20,32 +24,70 @@ class Latest:
 
     def __init__(self) -> None:
         self._found: dict[tuple[int, str], Found | None] = {}
+        self._waiting: dict[int, Scan] = {}  # those in it that will be moved, by id
         self._path_bytes = 0
-        self._asked = 0
+        self._changes = 0
 
     @property
-    def asked(self) -> int:
-        """Counts the scans that were asked for: what was read while one was is not put down."""
-        return self._asked
+    def changes(self) -> int:
+        """Counts what was asked for and what was moved: what was read while that was is not put down."""
+        return self._changes
 
     def get(self, uid: int, name: str) -> tuple[Found | None] | None:
         """What is known, in a tuple; or None: look."""
         return (self._found[uid, name],) if (uid, name) in self._found else None
 
-    def put(self, uid: int, name: str, found: Found | None, asked: int) -> None:
-        """`asked`: as it was before the look."""
-        if asked != self._asked or (found is not None and found.scan.state not in SCAN_ENDED):
+    def put(self, uid: int, name: str, found: Found | None, changes: int) -> None:
+        """`changes`: as it was before the look."""
+        if changes != self._changes or (found is not None and found.scan.state is ScanState.RUNNING):
             return
         path_bytes = sum(map(len, found.first)) if found is not None else 0
         if len(self._found) >= KEPT or self._path_bytes + path_bytes > KEPT_PATH_BYTES:
             self._found.clear()
+            self._waiting.clear()
             self._path_bytes = 0
         self._found[uid, name] = found
         self._path_bytes += path_bytes
+        if found is not None and found.scan.state in (ScanState.QUEUED, ScanState.PAUSED):
+            self._waiting[found.scan.id] = found.scan
 
     def forget(self, uid: int, name: str) -> None:
         """Before and after a scan of the account is asked for."""
-        self._asked += 1
+        self._changes += 1
         found = self._found.pop((uid, name), None)
         if found is not None:
+            self._waiting.pop(found.scan.id, None)
             self._path_bytes -= sum(map(len, found.first))
+
+    def moved(self, scan_id: int) -> None:
+        """Before and after a scan is moved from one state to another."""
+        self._changes += 1
+        if (scan := self._waiting.get(scan_id)) is not None:
+            self.forget(scan.uid, scan.name)
+
+
+class Waiting:
+    """Scans and tasks in the order in which they are to start."""
+
+    def __init__(self) -> None:
+        self._jobs: Sequence[Job] | None = None
+        self._changes = 0
+
+    @property
+    def changes(self) -> int:
+        """As in Latest."""
+        return self._changes
+
+    def get(self) -> Sequence[Job] | None:
+        """None: look."""
+        return self._jobs
+
+    def put(self, jobs: Sequence[Job], changes: int) -> None:
+        """`changes`: as it was before the look."""
+        if changes == self._changes:
+            self._jobs = jobs
+
+    def changed(self) -> None:
+        """Before and after a job is queued, or moved from one state to another."""
+        self._changes += 1
+        self._jobs = None

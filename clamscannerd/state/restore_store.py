@@ -3,12 +3,18 @@
 Apart only because store.py would be too long; what is said there holds here.
 """
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
 
 from clamscannerd.model import Account, Action, Item, RestoreOutcome, RestoreStep, Task
 from clamscannerd.state import store_items, store_restores
+from clamscannerd.state.latest import Waiting
 from clamscannerd.state.store_open import Database
 from clamscannerd.state.store_values import ItemEntry, ItemFile, Redetected, StoreLimits, TaskProgress
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class RestoreStore:
@@ -17,6 +23,15 @@ class RestoreStore:
     def __init__(self, database: Database, limits: StoreLimits) -> None:
         self._db = database
         self.limits = limits  # replaced by a reload
+        self._waiting = Waiting()
+
+    async def _move(self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """A write after which other jobs wait than before."""
+        self._waiting.changed()
+        try:
+            return await self._db.write(fn, *args, **kwargs)
+        finally:  # a look meanwhile may have been at the time before
+            self._waiting.changed()
 
     # --- restores and undos: tasks whose steps name items
 
@@ -27,13 +42,13 @@ class RestoreStore:
 
         NotFound: an item that the account does not have. Refused: a job of this account is under way.
         """
-        return await self._db.write(
+        return await self._move(
             store_restores.add, self.limits, account, item_ids, to, force=force, asked_by=asked_by, now=now
         )
 
     async def add_undo(self, account: Account, public_id: str, *, force: bool, asked_by: int, now: float) -> Task:
         """A queued task. NotFound; Refused: nothing to put back, or a job of this account is under way."""
-        return await self._db.write(
+        return await self._move(
             store_restores.add_undo, self.limits, account, public_id, force=force, asked_by=asked_by, now=now
         )
 
@@ -76,7 +91,7 @@ class RestoreStore:
 
     async def end_restore_task(self, task_id: int, now: float) -> bytes:
         """The done record. Every step must have ended."""
-        return await self._db.write(store_restores.end, task_id, now)
+        return await self._move(store_restores.end, task_id, now)
 
     async def task_progress(self, task: Task) -> TaskProgress:
         return await self._db.read(store_restores.progress, task)

@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 
@@ -114,6 +114,8 @@ class Runner:
         self._orders = ScanOrders(store, self._running_scan, self._ordered)
         self._paused = 0
         self._waiting = 0
+        self._placed_jobs: Sequence[Job] = ()
+        self._places: dict[tuple[int, str], int] = {}  # of these
         self._stuck: dict[tuple[str, int], _Stuck] = {}
         self._stopping = False
         self.outdated = trio.Event()
@@ -131,14 +133,15 @@ class Runner:
 
     async def position(self, uid: int, name: str) -> int:
         """Of the account's job among those waiting, from 1; 0 when it runs or there is none."""
-        place = 0
-        for job in await self._store.waiting_jobs():
-            if (job.uid, job.name) in self._running:  # picked, and not begun yet in the database
-                continue
-            place += 1
-            if (job.uid, job.name) == (uid, name):
-                return place
-        return 0
+        jobs = await self._store.waiting_jobs()
+        if jobs is not self._placed_jobs:
+            self._placed_jobs = jobs
+            self._places = {(job.uid, job.name): place for place, job in enumerate(jobs, start=1)}
+        place = self._places.get((uid, name), 0)
+        if (uid, name) in self._running:
+            return 0
+        # Those that were picked may not have begun yet in the database.
+        return place - sum(self._places.get(picked, place) < place for picked in self._running)
 
     async def cancel_scan(self, scan: Scan) -> None:
         """Returns when the scan has ended."""

@@ -11,10 +11,11 @@ Rejected: an ORM (the schema is the design, and 4,700 commits/s leave no room fo
 groups (an acknowledged change would not be on disk).
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Concatenate, Literal, ParamSpec
 
 import trio
 
@@ -69,6 +70,8 @@ __all__ = [
     "Usage",
     "open_store",
 ]
+
+P = ParamSpec("P")
 
 CLOSE_S = 5.0
 """A close waits so long for the transaction at hand; SQLite recovers what a close did not tidy up."""
@@ -137,11 +140,25 @@ class Store(DigestStore):
         """A queued scan; older ones beyond the limits go. Refused: a job of this account is under way."""
         self._latest.forget(account.uid, account.name)
         try:
-            return await self._db.write(
+            return await self._move(
                 store_scans.add, self.limits, account, scan_type, paths, asked_by, now, since, scheduled, depth
             )
         finally:  # a look meanwhile may have been at the time before
             self._latest.forget(account.uid, account.name)
+
+    async def _move_scan(
+        self,
+        fn: Callable[Concatenate[sqlite3.Connection, int, P], Scan],
+        scan_id: int,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Scan:
+        """From one state to another."""
+        self._latest.moved(scan_id)
+        try:
+            return await self._move(fn, scan_id, *args, **kwargs)
+        finally:
+            self._latest.moved(scan_id)
 
     async def latest_scan(self, uid: int, name: str) -> Scan | None:
         return await self._db.read(store_scans.latest, uid, name)
@@ -156,26 +173,26 @@ class Store(DigestStore):
     async def begin_scan(self, scan_id: int, engine: EngineInfo, now: float, excludes: Sequence[bytes] = ()) -> Scan:
         """queued -> running. Keeps the first start's time; the list of paths not scanned starts over. `excludes`: the
         patterns of what is left out."""
-        return await self._db.write(store_scans.begin, scan_id, engine, now, excludes)
+        return await self._move_scan(store_scans.begin, scan_id, engine, now, excludes)
 
     async def save_progress(self, scan_id: int, counts: Counts, engine: EngineInfo) -> None:
         await self._db.write(store_scans.save_progress, scan_id, counts, engine)
 
     async def end_scan(self, scan_id: int, state: ScanState, counts: Counts, message: str, now: float) -> Scan:
         """To done, cancelled or failed. Done clears older findings that the scan covered and did not find."""
-        return await self._db.write(store_scans.end, scan_id, state, counts, message, now)
+        return await self._move_scan(store_scans.end, scan_id, state, counts, message, now)
 
     async def park_scan(self, scan_id: int, counts: Counts | None = None) -> Scan:
         """running -> queued at its old place, resumed + 1. `counts`: as far as it came."""
-        return await self._db.write(store_scans.park, scan_id, counts)
+        return await self._move_scan(store_scans.park, scan_id, counts)
 
     async def pause_scan(self, scan_id: int) -> Scan:
         """queued -> paused."""
-        return await self._db.write(store_scans.pause, scan_id)
+        return await self._move_scan(store_scans.pause, scan_id)
 
     async def resume_scan(self, scan_id: int) -> Scan:
         """paused -> queued at its old place."""
-        return await self._db.write(store_scans.resume, scan_id)
+        return await self._move_scan(store_scans.resume, scan_id)
 
     async def paused_scans(self) -> int:
         """How many there are."""
@@ -224,13 +241,18 @@ class Store(DigestStore):
 
     # --- jobs
 
-    async def waiting_jobs(self) -> list[Job]:
-        """Queued scans and tasks in the order asked for."""
-        return await self._db.read(store_queue.waiting_jobs)
+    async def waiting_jobs(self) -> Sequence[Job]:
+        """Queued scans and tasks in the order asked for: the same object until they are others."""
+        if (known := self._waiting.get()) is not None:
+            return known
+        changes = self._waiting.changes
+        jobs = await self._db.read(store_queue.waiting_jobs)
+        self._waiting.put(jobs, changes)
+        return jobs
 
     async def recover(self) -> Recovered:
         """Once, at start, before anything runs."""
-        return await self._db.write(store_queue.recover)
+        return await self._move(store_queue.recover)
 
     # --- tasks
 
@@ -238,7 +260,7 @@ class Store(DigestStore):
         self, account: Account, scan_id: int, steps: Sequence[NewStep], asked_by: int, now: float
     ) -> Task:
         """A queued task. Refused: a job of this account is under way."""
-        return await self._db.write(store_tasks.add, self.limits, account, scan_id, steps, asked_by, now)
+        return await self._move(store_tasks.add, self.limits, account, scan_id, steps, asked_by, now)
 
     async def get_task(self, task_id: int) -> Task | None:
         return await self._db.read(store_tasks.get, task_id)
@@ -251,11 +273,11 @@ class Store(DigestStore):
         return await self._db.read(store_tasks.listed, uid, name, limit, offset)
 
     async def begin_task(self, task_id: int, now: float) -> Task:
-        return await self._db.write(store_tasks.begin, task_id, now)
+        return await self._move(store_tasks.begin, task_id, now)
 
     async def park_task(self, task_id: int) -> Task:
         """running -> queued at its old place."""
-        return await self._db.write(store_tasks.park, task_id)
+        return await self._move(store_tasks.park, task_id)
 
     async def steps(self, task_id: int, after_seq: int = 0, limit: int = 1_000) -> list[Step]:
         return await self._db.read(store_tasks.steps, task_id, after_seq, limit)
@@ -307,7 +329,7 @@ class Store(DigestStore):
 
     async def end_task(self, task_id: int, now: float) -> bytes:
         """The done record. Every step must have ended."""
-        return await self._db.write(store_tasks.end, task_id, now)
+        return await self._move(store_tasks.end, task_id, now)
 
     async def records(self, task_id: int, after_id: int = 0, limit: int = 10_000) -> list[bytes]:
         return await self._db.read(store_tasks.records, task_id, after_id, limit)

@@ -112,9 +112,9 @@ class Jobs:
         with pytest.raises(BlockingIOError), lock(self.locks, account.uid):
             pass
         os.fstat(lock_fd)
+        await self.store.begin_scan(scan.id, EngineInfo(), time.time())
         self.started.append(("scan", account.uid))
         self._tell()
-        await self.store.begin_scan(scan.id, EngineInfo(), time.time())
         ended = False
         try:
             await self._wait_for_word(account.uid, cancelled)

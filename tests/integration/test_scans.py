@@ -76,7 +76,7 @@ def engine_of(daemon: RunningDaemon) -> int:
 
 def said_last_of_engine(daemon: RunningDaemon) -> str:
     """Its state by the daemon's log: on a busy machine an engine may be late, and ready again, before it is stopped."""
-    return re.findall(r"\bengine (starting|loading|ready|lost): ", daemon.log())[-1]
+    return str(re.findall(r"\bengine (starting|loading|ready|lost): ", daemon.log())[-1])
 
 
 def whole(client: PeerClient) -> dict[str, Any]:
