@@ -52,6 +52,11 @@ _FILES_AT_HAND = 32_768
 the next one waits for all processors: 10 to 20 ms at each doubling, on the daemon's loop."""
 
 
+_NICE = -5
+"""The daemon's own, as its unit has it. Beside twenty scans on two cores, with none, the kernel took the processor from
+the loop 1,400 times in 4 s, and it waited for it for 1.3 s of these; so it is 700 times and 0.9 s."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, 1 for a fault, 2 for usage, 78 for configuration. In the forked child: the monitor's."""
     arguments = _parse(argv)
@@ -145,6 +150,7 @@ def _prepare(file: str | None, channel: socket.socket, *, system: bool) -> "Conf
     from clamscannerd.launch_files import make_directory
 
     _raise_fd_limit()
+    _come_before_workers()
     service, groups = _service(system=system)
     if system:
         _check_kernel()
@@ -232,6 +238,13 @@ def _socket_is_given() -> bool:
     from clamscannerd import systemd
 
     return systemd.listens()
+
+
+def _come_before_workers() -> None:
+    """Where root starts us without the unit; what somebody has set on purpose stays."""
+    if os.geteuid() == 0 and os.getpriority(os.PRIO_PROCESS, 0) == 0:
+        with _tolerated():
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
 
 
 def _raise_fd_limit() -> None:

@@ -109,13 +109,13 @@ def _ours(directory: Path, people: Sequence[Person], files: int) -> Run:
 
 
 def _polled(directory: Path, people: Sequence[Person], files: int, seconds: float) -> tuple[float, float]:
-    """p99 in ms of the daemon and of the echo, asked while all are being scanned."""
+    """p99 in ms of the daemon and of the echo, asked while all are being scanned. Who asks has connected before."""
     with contextlib.ExitStack() as stack:
         daemon = stack.enter_context(_daemon(directory, people))
         path = stack.enter_context(echo(directory))
-        start = _start(daemon, people)
         ours = [stack.enter_context(daemon.client(people[n % len(people)].uid)).sock for n in range(_POLLERS)]
         theirs = [stack.enter_context(connected(path)) for _ in range(_POLLERS)]
+        start = _start(daemon, people)
         sides = pollers.Side(ours, _STATUS, lambda _: None), pollers.Side(theirs, _STATUS, lambda _: None)
         status, echoed = pollers.poll(sides, _PERIOD_S, seconds)
         last = _ends(daemon, people, start, files).total

@@ -162,6 +162,12 @@ def test_exposure_is_low(machine: Machine, unit: str) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+def test_the_daemon_comes_before_its_workers(machine: Machine) -> None:
+    machine.ctl("alice", "health")  # its first call starts it
+    stat = machine.run("cat", f"/proc/{machine.pid()}/stat").stdout.rpartition(")")[2].split()
+    assert stat[16] == "-5", "nice, field 19 of proc_pid_stat(5)"
+
+
 def test_workers_stay_beneath_the_home_by_openat2(machine: Machine) -> None:
     """RestrictSUIDSGID would make it answer ENOSYS: asked in the very sandbox of the unit."""
     code = "import os; from clamscannerd.worker.beneath import Kernel; kernel = Kernel();"

@@ -81,6 +81,7 @@ def test_started_by_root_it_is_the_service_without_rights(place: Path, alice: Pe
         worker = daemon.spawn(alice.name)
         assert status_of(worker)["Uid"].split() == [str(alice.uid)] * 4
         assert os.getpriority(os.PRIO_PROCESS, worker) == 10
+        assert os.getpriority(os.PRIO_PROCESS, daemon.process.pid) == -5
 
 
 @pytest.mark.parametrize(
