@@ -51,7 +51,6 @@ _FILES_AT_HAND = 32_768
 """So large the kernel makes our table of fds (256 kB) while there is one thread. When it grows beside others, who opens
 the next one waits for all processors: 10 to 20 ms at each doubling, on the daemon's loop."""
 
-
 _NICE = -5
 """The daemon's own, as its unit has it. Beside twenty scans on two cores, with none, the kernel took the processor from
 the loop 1,400 times in 4 s, and it waited for it for 1.3 s of these; so it is 700 times and 0.9 s."""

@@ -3,7 +3,9 @@
 passwd may be LDAP: look-ups run in a thread, with a time limit; a few threads at most can hang there. What the home
 itself must be is checked by the worker (worker/beneath.py), which is that user. Answers are kept for a few seconds for
 calls, and not across a change of /etc/passwd: a uid that is given to somebody else must not bring them what was said
-of the one before. Jobs look afresh when they start and ask again before each step; the worker's own drop looks too.
+of the one before. What is asked for again when it is nearly too old is looked up beside, so that who polls every second
+or two waits for no look-up. Jobs look afresh when they start and ask again before each step; the worker's own drop
+looks too.
 """
 
 import grp
@@ -23,6 +25,7 @@ T = TypeVar("T")
 
 _LOCAL = "/etc/passwd"
 _FRESH_S = 5.0  # a new entry of LDAP is seen within this, one of _LOCAL at once; polls cost no look-up each
+_AGES_AT = 0.6  # of that; then it is looked up again beside
 _KEPT = 4_096  # entries; then the memory starts over
 _THREADS = 4  # look-ups at once: when LDAP hangs, no more threads hang with it
 _NOBODY = 65_534
@@ -80,6 +83,9 @@ class Moments:
 
 
 class _Known(NamedTuple):
+    """`asked`, `when`: before and after the look-up."""
+
+    asked: float
     when: float
     passwd: Passwd
     entry: Entry | str
@@ -88,7 +94,7 @@ class _Known(NamedTuple):
         return now - self.when < _FRESH_S and self.passwd == passwd
 
     def ages(self, now: float) -> bool:
-        return now - self.when >= _FRESH_S / 2
+        return now - self.when >= _FRESH_S * _AGES_AT
 
 
 class Accounts:
@@ -103,23 +109,23 @@ class Accounts:
         self._known: dict[int | str, _Known] = {}
         self._names: dict[int, _Known] = {}
         self._ageing: dict[tuple[str, int | str], Callable[[], Awaitable[object]]] = {}  # to be looked up again
-        self._ages = trio.Event()
+        self._some_age = trio.Event()
 
     async def keep_fresh(self) -> None:
         """Until cancelled: looks up again what is asked for, before it is too old. Without it who asks then looks."""
         while True:
-            await self._ages.wait()
-            self._ages = trio.Event()
+            await self._some_age.wait()
+            self._some_age = trio.Event()
             while self._ageing:
-                what = next(iter(self._ageing))
-                with suppress(UnknownAccount, TimedOut):  # who asks once it is too old looks, and is told
-                    await self._ageing[what]()
-                del self._ageing[what]
+                look = self._ageing.pop(next(iter(self._ageing)))
+                # Whatever it is, who asks next looks, and is told. (RuntimeError: no thread could be started.)
+                with suppress(UnknownAccount, TimedOut, RuntimeError, MemoryError):
+                    await look()
 
-    def _refresh(self, kind: str, key: int | str, look: Callable[[], Awaitable[object]]) -> None:
-        if (kind, key) not in self._ageing and len(self._ageing) < _KEPT:
+    def _look_again_soon(self, kind: str, key: int | str, look: Callable[[], Awaitable[object]]) -> None:
+        if len(self._ageing) < _KEPT:
             self._ageing[kind, key] = look
-            self._ages.set()
+            self._some_age.set()
 
     async def by_uid(self, uid: int, *, fresh: bool = False) -> Entry:
         """Raises UnknownAccount with the rule that refuses it, TimedOut when passwd does not answer."""
@@ -156,7 +162,7 @@ class Accounts:
         if known is None or not known.is_fresh(now, state):
             return await self._look_up_name(uid)
         if known.ages(now):
-            self._refresh("name", uid, partial(self._look_up_name, uid))
+            self._look_again_soon("name", uid, partial(self._look_up_name, uid))
         return str(known.entry)
 
     async def _look_up_name(self, uid: int) -> str:
@@ -166,10 +172,14 @@ class Accounts:
             except (KeyError, OverflowError, ValueError):
                 return ""
 
-        passwd = Passwd.now()
+        asked, passwd = trio.current_time(), Passwd.now()
         name = await self._in_time(work)
-        _keep(self._names, uid, _Known(trio.current_time(), passwd, name))
+        self._learn_name(uid, _Known(asked, trio.current_time(), passwd, name))
         return name
+
+    def _learn_name(self, uid: int, known: _Known) -> None:
+        _keep(self._names, uid, known)
+        self._ageing.pop(("name", uid), None)
 
     def _remembered(self, key: int | str, look: Callable[[], Awaitable[Entry]]) -> Entry | None:
         known = self._known.get(key)
@@ -177,7 +187,7 @@ class Accounts:
         if known is None or not known.is_fresh(now, state) or not isinstance(known.entry, Entry):
             return None
         if known.ages(now):
-            self._refresh("account", key, look)
+            self._look_again_soon("account", key, look)
         return known.entry
 
     async def _get(self, key: int | str, look: Callable[[], pwd.struct_passwd]) -> Entry:
@@ -188,9 +198,19 @@ class Accounts:
                 raise UnknownAccount("cannot serve this account: there is no such user") from None
             return self._judge(found)
 
-        passwd = Passwd.now()  # before the look-up: what changes during it makes the answer old
-        entry = await self._in_time(work)
-        _keep(self._known, key, _Known(trio.current_time(), passwd, entry))
+        asked, passwd = trio.current_time(), Passwd.now()  # what changes during the look-up makes the answer old
+        try:
+            entry = await self._in_time(work)
+        except UnknownAccount:
+            self._known.pop(key, None)
+            raise
+        if (old := self._known.get(key)) is not None and old.entry == entry:
+            entry = old.entry  # service/polls.py knows an account by its object
+        now = trio.current_time()
+        _keep(self._known, key, _Known(asked, now, passwd, entry))
+        self._ageing.pop(("account", key), None)
+        if key == entry.account.uid:  # of several names of a uid only this way round it is the one that counts
+            self._learn_name(entry.account.uid, _Known(asked, now, passwd, entry.account.name))
         return entry
 
     async def uid_of(self, name: str) -> int | None:
@@ -237,8 +257,9 @@ class Accounts:
             raise UnknownAccount("cannot serve this account: its home directory is not an absolute path below /")
         if {b".", b".."} & set(home.split(b"/")):
             raise UnknownAccount("cannot serve this account: its home directory has . or .. in its path")
+        plain = _plain(home)
         for other in pwd.getpwall():
-            if other.pw_uid != uid and _plain(os.fsencode(other.pw_dir)) == _plain(home):
+            if other.pw_uid != uid and _plain(os.fsencode(other.pw_dir)) == plain:
                 raise UnknownAccount("cannot serve this account: another user has the same home directory")
         account = Account(uid=uid, gid=found.pw_gid, name=found.pw_name, home=b"/" + home.strip(b"/"))
         return Entry(account=account, groups=_groups(found))
@@ -251,6 +272,8 @@ def _named(entry: Entry, name: str) -> Account:
 
 
 def _keep(known: dict[T, _Known], key: T, value: _Known) -> None:
+    if (other := known.get(key)) is not None and other.asked > value.asked:
+        return
     if len(known) >= _KEPT:
         known.clear()
     known[key] = value

@@ -62,7 +62,7 @@ async def start_scan(context: Context, entry: Entry, asked_by: int, scan_type: s
 
 
 async def get_scan_status(context: Context, entry: Entry) -> Answer | msgspec.Raw:
-    """The latest scan: from memory while it runs, and once it has ended."""
+    """The latest scan: from memory, but for the first look at one that does not run."""
     account, polls = entry.account, context.polls
     live = context.live.scan_of(account.uid, account.name)
     if live is not None:

@@ -3,7 +3,8 @@ it runs (state/live.py), and the jobs that wait. [daemon]
 
 An ended scan's row never changes, nor which of its findings it found itself, whatever becomes of those. One that is
 queued or paused changes when it is moved: begun, paused, resumed, ended. What the latest scan is changes with the next
-one that is asked for. All of these are writes of the store, which says so here before and after each of them.
+one that is asked for. All of these are writes of the store, which says so here once they are done, before anybody is
+told of them: what was put here meanwhile goes, and what was looked up across that moment is not put down.
 """
 
 from collections.abc import Sequence
@@ -24,13 +25,13 @@ class Latest:
 
     def __init__(self) -> None:
         self._found: dict[tuple[int, str], Found | None] = {}
-        self._waiting: dict[int, Scan] = {}  # those in it that will be moved, by id
+        self._will_move: dict[int, Scan] = {}  # of those in it, by id
         self._path_bytes = 0
         self._changes = 0
 
     @property
     def changes(self) -> int:
-        """Counts what was asked for and what was moved: what was read while that was is not put down."""
+        """Counts what was asked for and what was moved."""
         return self._changes
 
     def get(self, uid: int, name: str) -> tuple[Found | None] | None:
@@ -39,30 +40,31 @@ class Latest:
 
     def put(self, uid: int, name: str, found: Found | None, changes: int) -> None:
         """`changes`: as it was before the look."""
-        if changes != self._changes or (found is not None and found.scan.state is ScanState.RUNNING):
+        runs = found is not None and found.scan.state is ScanState.RUNNING
+        if changes != self._changes or runs or (uid, name) in self._found:
             return
         path_bytes = sum(map(len, found.first)) if found is not None else 0
         if len(self._found) >= KEPT or self._path_bytes + path_bytes > KEPT_PATH_BYTES:
             self._found.clear()
-            self._waiting.clear()
+            self._will_move.clear()
             self._path_bytes = 0
         self._found[uid, name] = found
         self._path_bytes += path_bytes
         if found is not None and found.scan.state in (ScanState.QUEUED, ScanState.PAUSED):
-            self._waiting[found.scan.id] = found.scan
+            self._will_move[found.scan.id] = found.scan
 
     def forget(self, uid: int, name: str) -> None:
-        """Before and after a scan of the account is asked for."""
+        """A scan of the account was asked for."""
         self._changes += 1
         found = self._found.pop((uid, name), None)
         if found is not None:
-            self._waiting.pop(found.scan.id, None)
+            self._will_move.pop(found.scan.id, None)
             self._path_bytes -= sum(map(len, found.first))
 
     def moved(self, scan_id: int) -> None:
-        """Before and after a scan is moved from one state to another."""
+        """A scan was moved from one state to another."""
         self._changes += 1
-        if (scan := self._waiting.get(scan_id)) is not None:
+        if (scan := self._will_move.get(scan_id)) is not None:
             self.forget(scan.uid, scan.name)
 
 
@@ -88,6 +90,6 @@ class Waiting:
             self._jobs = jobs
 
     def changed(self) -> None:
-        """Before and after a job is queued, or moved from one state to another."""
+        """A job was queued, or moved from one state to another."""
         self._changes += 1
         self._jobs = None

@@ -26,11 +26,10 @@ class RestoreStore:
         self._waiting = Waiting()
 
     async def _move(self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A write after which other jobs wait than before."""
-        self._waiting.changed()
+        """A write after which other jobs may wait than before."""
         try:
             return await self._db.write(fn, *args, **kwargs)
-        finally:  # a look meanwhile may have been at the time before
+        finally:
             self._waiting.changed()
 
     # --- restores and undos: tasks whose steps name items

@@ -2,7 +2,7 @@
 
 An account has at most one job queued or running, so serving in the order asked is serving accounts in turn: nobody
 can queue twice. Scans of timers come after those that somebody waits for (slots.py). Scans wait while no engine
-answers; tasks need none. What waits is read from the database; what runs is known here.
+answers; tasks need none. What waits is in the database; what runs is known here.
 
 Per job the account's lock (flock on locks/UID) is held, and the same open file goes down to the worker: a worker that
 outlives its daemon delays the next job of its own account, and no other's.
@@ -138,7 +138,7 @@ class Runner:
             self._placed_jobs = jobs
             self._places = {(job.uid, job.name): place for place, job in enumerate(jobs, start=1)}
         place = self._places.get((uid, name), 0)
-        if (uid, name) in self._running:
+        if not place or (uid, name) in self._running:
             return 0
         # Those that were picked may not have begun yet in the database.
         return place - sum(self._places.get(picked, place) < place for picked in self._running)
@@ -346,11 +346,15 @@ class Runner:
             self._not_before.pop(key, None)
             if job.kind == "scan":
                 scan = await self._store.get_scan(job.id)
-                if scan is not None and scan.state is ScanState.QUEUED:
+                if scan is None or scan.state is not ScanState.QUEUED:
+                    self._store.doubt_waiting_jobs()  # or this would be the next job again, for ever
+                else:
                     await self._run_scan(scan, account, lock_fd, running.cancelled)
             else:
                 task = await self._store.get_task(job.id)
-                if task is not None and task.state is TaskState.QUEUED:
+                if task is None or task.state is not TaskState.QUEUED:
+                    self._store.doubt_waiting_jobs()
+                else:
                     await self._run_task(task, account, lock_fd)
         except UnknownAccount as error:  # removed while its task ran
             await self._miss(job, str(error))

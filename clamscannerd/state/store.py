@@ -138,12 +138,11 @@ class Store(DigestStore):
         depth: Depth = Depth.FULL,
     ) -> Scan:
         """A queued scan; older ones beyond the limits go. Refused: a job of this account is under way."""
-        self._latest.forget(account.uid, account.name)
         try:
             return await self._move(
                 store_scans.add, self.limits, account, scan_type, paths, asked_by, now, since, scheduled, depth
             )
-        finally:  # a look meanwhile may have been at the time before
+        finally:
             self._latest.forget(account.uid, account.name)
 
     async def _move_scan(
@@ -154,7 +153,6 @@ class Store(DigestStore):
         **kwargs: P.kwargs,
     ) -> Scan:
         """From one state to another."""
-        self._latest.moved(scan_id)
         try:
             return await self._move(fn, scan_id, *args, **kwargs)
         finally:
@@ -249,6 +247,10 @@ class Store(DigestStore):
         jobs = await self._db.read(store_queue.waiting_jobs)
         self._waiting.put(jobs, changes)
         return jobs
+
+    def doubt_waiting_jobs(self) -> None:
+        """One of them does not wait: somebody else has written in the file."""
+        self._waiting.changed()
 
     async def recover(self) -> Recovered:
         """Once, at start, before anything runs."""

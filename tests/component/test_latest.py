@@ -106,6 +106,27 @@ async def test_what_waits_is_read_once_until_it_is_another(store: Store) -> None
     assert store.statistics().reads == reads + 2
 
 
+async def test_what_was_looked_up_while_another_job_came_is_not_kept() -> None:
+    waiting = latest.Waiting()
+    changes = waiting.changes
+    waiting.changed()
+    waiting.put([], changes)
+    assert waiting.get() is None
+    waiting.put([], waiting.changes)
+    assert waiting.get() == []
+
+
+async def test_whoever_looks_beside_another_counts_once(store: Store) -> None:
+    """Of many who poll at once each looks, and puts down the same."""
+    kept = latest.Latest()
+    await scanned(store, b"123456")
+    found = await store.latest_found(ANN.uid, ANN.name)
+    for _ in range(3):
+        kept.put(ANN.uid, ANN.name, found, kept.changes)
+    kept.forget(ANN.uid, ANN.name)
+    assert kept._path_bytes == 0
+
+
 async def test_every_write_is_watched(store: Store, watched_stores: Mapping[Database, Watch]) -> None:
     """The watch is on, and a move that leaves the memory as it was is noticed."""
     scan = await store.add_scan(ANN, "home", (b".",), ANN.uid, 1.0)
@@ -115,7 +136,9 @@ async def test_every_write_is_watched(store: Store, watched_stores: Mapping[Data
     await store._db.write(store_scans.resume, scan.id)
     with pytest.raises(AssertionError, match="in memory and in the file"):
         await store.check()
-    await store.pause_scan(scan.id)
+    store.doubt_waiting_jobs()
+    store._latest.moved(scan.id)
+    await store.check()
 
 
 async def test_the_next_scan_is_shown_from_when_it_was_asked_for(store: Store) -> None:

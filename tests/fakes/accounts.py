@@ -59,9 +59,10 @@ def throw_away(name: str, *groups: str) -> Iterator[Person]:
 def _remove(name: str) -> None:
     try:
         home = pwd.getpwnam(name).pw_dir
-    except KeyError:
-        return
-    _run("userdel", "--force", name)
+    except KeyError:  # but its files may be there, if it was killed while they were removed
+        home = f"/home/{name}"
+    else:
+        _run("userdel", "--force", name)
     if os.path.basename(home) == name:  # else a test that was killed had given it another
         shutil.rmtree(home, ignore_errors=True)
 
