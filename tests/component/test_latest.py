@@ -60,6 +60,7 @@ async def test_one_that_runs_is_read_each_time(store: Store) -> None:
         assert await looked(store) == (scan.id, (b"a",), 1)
 
 
+@pytest.mark.fails_with("waiting-scan-remembered-too-long")
 async def test_one_that_waits_is_read_once_until_it_is_moved(store: Store) -> None:
     scan = await store.add_scan(ANN, "home", (b".",), ANN.uid, 1.0)
 
@@ -95,6 +96,7 @@ async def test_one_that_waits_is_read_once_until_it_is_moved(store: Store) -> No
     assert (found.scan.state, found.first) == (ScanState.CANCELLED, (b"a",))
 
 
+@pytest.mark.fails_with("waiting-jobs-remembered-too-long")
 async def test_what_waits_is_read_once_until_it_is_another(store: Store) -> None:
     """Which writes make it another: tests/fakes/remembering.py watches them all."""
     reads = store.statistics().reads

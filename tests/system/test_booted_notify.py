@@ -195,6 +195,9 @@ def test_a_real_mail_server_delivers_to_the_account_and_to_root_by_smtp_and_by_i
     wait_for(lambda: told_all(served), "the end of the service")
     drop_in = "/usr/share/clamscannerd/drop-ins/notify-sendmail.conf"
     served.sh(f"install -D -m 644 {drop_in} -t /etc/systemd/system/{NOTIFY}.d; systemctl daemon-reload")
+    # It delivers in a process that it leaves behind, which may well outlive the service: here it does.
+    slowly = "slowly:\\n  driver = redirect\\n  data = ${run{/bin/sleep 3}{}{}}"
+    served.sh(f"sed -i 's|^begin routers|&\\n\\n{slowly}|' /etc/exim4/exim4.conf.template; update-exim4.conf")
     served.write("/home/alice/by sendmail.com", EICAR, owner="alice")
     scan(served)
     for name in ("alice", "mail"):
