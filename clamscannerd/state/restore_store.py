@@ -3,34 +3,16 @@
 Apart only because store.py would be too long; what is said there holds here.
 """
 
-import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Sequence
 
 from clamscannerd.model import Account, Action, Item, RestoreOutcome, RestoreStep, Task
 from clamscannerd.state import store_items, store_restores
-from clamscannerd.state.latest import Waiting
-from clamscannerd.state.store_open import Database
-from clamscannerd.state.store_values import ItemEntry, ItemFile, Redetected, StoreLimits, TaskProgress
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from clamscannerd.state.job_store import JobStore
+from clamscannerd.state.store_values import ItemEntry, ItemFile, Redetected, TaskProgress
 
 
-class RestoreStore:
+class RestoreStore(JobStore):
     """Store's base."""
-
-    def __init__(self, database: Database, limits: StoreLimits) -> None:
-        self._db = database
-        self.limits = limits  # replaced by a reload
-        self._waiting = Waiting()
-
-    async def _move(self, fn: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A write after which other jobs may wait than before."""
-        try:
-            return await self._db.write(fn, *args, **kwargs)
-        finally:
-            self._waiting.changed()
 
     # --- restores and undos: tasks whose steps name items
 

@@ -36,7 +36,7 @@ from clamscannerd.model import (
     Step,
     Task,
 )
-from clamscannerd.state import store_groups, store_items, store_mail, store_queue, store_rows, store_scans, store_tasks
+from clamscannerd.state import store_groups, store_items, store_mail, store_rows, store_scans, store_tasks
 from clamscannerd.state.digest_store import DigestStore
 from clamscannerd.state.store_open import free_bytes, open_database, ping, verify
 from clamscannerd.state.store_values import (
@@ -236,25 +236,6 @@ class Store(DigestStore):
     async def earlier_standing_count(self, uid: int, name: str) -> int:
         """Findings of earlier scans that still stand and that the latest did not and will not look at."""
         return await self._db.read(store_scans.earlier_standing_count, uid, name)
-
-    # --- jobs
-
-    async def waiting_jobs(self) -> Sequence[Job]:
-        """Queued scans and tasks in the order asked for: the same object until they are others."""
-        if (known := self._waiting.get()) is not None:
-            return known
-        changes = self._waiting.changes
-        jobs = await self._db.read(store_queue.waiting_jobs)
-        self._waiting.put(jobs, changes)
-        return jobs
-
-    def doubt_waiting_jobs(self) -> None:
-        """One of them does not wait: somebody else has written in the file."""
-        self._waiting.changed()
-
-    async def recover(self) -> Recovered:
-        """Once, at start, before anything runs."""
-        return await self._move(store_queue.recover)
 
     # --- tasks
 
